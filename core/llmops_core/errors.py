@@ -1,0 +1,63 @@
+"""Errors that a user can meet at set-up. Each says what was found, what was expected, what to do.
+
+After set-up nothing of ours is raised into the user's program: run-time failures are logged once
+and counted (see :mod:`llmops_core.failures`).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "LLMOpsError",
+    "MissingDependency",
+    "MonitorClosed",
+    "PluginError",
+    "QueryError",
+    "StorageError",
+    "UnknownPart",
+    "UnknownStorage",
+]
+
+
+class LLMOpsError(Exception):
+    """Base of every error that this project raises."""
+
+    def __init__(self, found: str, expected: str = "", do: str = "") -> None:
+        self.found, self.expected, self.do = found, expected, do
+        super().__init__(" ".join([*map(_sentence, filter(None, (found, expected, do)))]))
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+class ConfigError(LLMOpsError, ValueError):
+    """A setting has a value that cannot be used."""
+
+
+class UnknownStorage(ConfigError):
+    """No storage is registered for a URL's scheme."""
+
+
+class UnknownPart(ConfigError):
+    """No collector or exporter is registered under a name."""
+
+
+class PluginError(LLMOpsError):
+    """A plugin cannot be loaded or registered."""
+
+
+class MissingDependency(LLMOpsError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class QueryError(LLMOpsError, ValueError):
+    """A query names an unknown column or operator, or a value of the wrong type."""
+
+
+class StorageError(LLMOpsError):
+    """A storage cannot be opened, read or written."""
+
+
+class MonitorClosed(LLMOpsError, RuntimeError):
+    """The monitor was closed; it takes no more queries."""

@@ -1,0 +1,277 @@
+"""Find, load and register plugins: built-ins, objects, and installed entry points by name.
+
+Installed is not enabled: an entry point (group ``llmops``) is imported only when its name, which is
+the storage scheme or the part that it provides, is named in the configuration.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import pluggy
+
+from llmops_core import hookspecs
+from llmops_core.errors import LLMOpsError, PluginError, UnknownPart, UnknownStorage
+
+__all__ = ["BUILTINS", "PluginHost", "Registry", "installed_plugins"]
+
+Factory = Callable[[str], object]
+
+#: What comes with the core, by kind and name: modules that register as a third party's would.
+BUILTINS: Final[dict[str, dict[str, str]]] = {
+    "storage": {
+        "parquet": "llmops_core.storage.parquet",
+        "memory": "llmops_core.storage.memory",
+    },
+    "exporter": {
+        "console": "llmops_core.exporters.console",
+        "jsonl": "llmops_core.exporters.jsonl",
+    },
+    "collector": {"capacity": "llmops_core.collectors.capacity"},
+}
+
+
+class Registry:
+    """What plugins have registered. Passed to the ``llmops_register`` hook.
+
+    A factory is called with the text that the user wrote: a storage's whole URL, or what follows
+    the colon of a part's name (``"jsonl:./spans.jsonl"`` gives ``"./spans.jsonl"``), else ``""``.
+    It returns the object, ready to open, and raises an ``LLMOpsError`` on text it cannot use.
+    """
+
+    def __init__(self) -> None:
+        self._factories: dict[tuple[str, str], tuple[Factory, str]] = {}
+        self._registering = ""
+
+    def storage(self, scheme: str, factory: Factory) -> None:
+        """Provide a storage for URLs that start with ``scheme:``."""
+        self._add("storage", scheme, factory)
+
+    def exporter(self, name: str, factory: Factory) -> None:
+        """Provide an exporter."""
+        self._add("exporter", name, factory)
+
+    def collector(self, name: str, factory: Factory) -> None:
+        """Provide a collector."""
+        self._add("collector", name, factory)
+
+    def names(self, kind: str) -> list[str]:
+        """Return the registered names of a kind, sorted."""
+        return sorted(name for known, name in self._factories if known == kind)
+
+    def find(self, kind: str, name: str) -> Factory | None:
+        """Return the factory that is registered for a kind and name."""
+        found = self._factories.get((kind, name))
+        return found[0] if found else None
+
+    def _add(self, kind: str, name: str, factory: Factory) -> None:
+        if not isinstance(name, str) or not name or ":" in name:
+            raise PluginError(
+                f"plugin {self._registering!r} registers a {kind} named {name!r}",
+                "expected a non-empty text without a colon",
+            )
+        if not callable(factory):
+            raise PluginError(
+                f"plugin {self._registering!r} registers {factory!r} for {kind} {name!r}",
+                "expected a function that takes one text and returns the object",
+            )
+        owner = self._factories.get((kind, name))
+        if owner:
+            raise PluginError(
+                f"{kind} {name!r} is registered twice, by {owner[1]!r} and by {self._registering!r}",
+                "expected one plugin for each name",
+                "leave out one of the two plugins",
+            )
+        self._factories[kind, name] = (factory, self._registering)
+
+
+class PluginHost:
+    """Loads plugins into one pluggy manager and makes parts from names."""
+
+    def __init__(self, plugins: Iterable[object] = ()) -> None:
+        self.registry = Registry()
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        for plugin in plugins:
+            self.add(self._load_named(plugin) if isinstance(plugin, str) else plugin)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the loaded plugins, built-ins included."""
+        return sorted(name for name, _ in self.manager.list_name_plugin())
+
+    def add(self, plugin: object, name: str | None = None) -> None:
+        """Register a plugin object and let it register its parts. Raise ``PluginError`` if wrong."""
+        name = name or plugin_name(plugin)
+        self._check_hooks(plugin, name)
+        if self.manager.is_registered(plugin) or self.manager.has_plugin(name):
+            raise PluginError(
+                f"plugin {name!r} is given twice", "expected each plugin once", "leave out one of them"
+            )
+        self.manager.register(plugin, name)
+        try:
+            self.manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            self.manager.unregister(plugin)
+            raise PluginError(f"plugin {name!r} does not fit: {error}") from error
+        self._register(plugin, name)
+
+    def storage(self, url: str) -> object:
+        """Make the storage of a URL, importing the plugin that provides its scheme."""
+        scheme, colon, _ = url.partition(":")
+        if not colon or not scheme:
+            raise UnknownStorage(
+                f"storage {url!r} has no scheme",
+                "expected a URL such as 'parquet:./llmops_data' or 'memory:'",
+            )
+        return self._make("storage", scheme, url)
+
+    def part(self, kind: str, name: str) -> object:
+        """Make an exporter or a collector from ``name`` or ``name:argument``."""
+        base, _, argument = name.partition(":")
+        return self._make(kind, base, argument)
+
+    def _make(self, kind: str, name: str, argument: str) -> object:
+        factory = self.registry.find(kind, name)
+        if factory is None:
+            self._load_for(kind, name)
+            factory = self.registry.find(kind, name)
+        if factory is None:
+            raise self._unknown(kind, name, argument)
+        try:
+            return factory(argument)
+        except LLMOpsError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{kind} {name!r} could not be made: {type(error).__name__}: {error}"
+            ) from error
+
+    def _load_for(self, kind: str, name: str) -> None:
+        module = BUILTINS.get(kind, {}).get(name)
+        if module is not None:
+            self.add(importlib.import_module(module))
+            return
+        entry = _entry_points().get(name)
+        if entry is not None and not self.manager.has_plugin(name):
+            self.add(_load(entry), name)
+
+    def _load_named(self, name: str) -> object:
+        entry = _entry_points().get(name)
+        if entry is None:
+            raise PluginError(
+                f"no plugin named {name!r} is installed",
+                "installed: " + (", ".join(sorted(_entry_points())) or "none"),
+                _did_you_mean(name, _entry_points()),
+            )
+        return _load(entry)
+
+    def _register(self, plugin: object, name: str) -> None:
+        register = getattr(plugin, "llmops_register", None)
+        if register is None:
+            return
+        self.registry._registering = name
+        try:
+            register(registry=self.registry)
+        except PluginError:
+            self.manager.unregister(plugin)
+            raise
+        except Exception as error:
+            self.manager.unregister(plugin)
+            raise PluginError(
+                f"plugin {name!r} failed in llmops_register: {type(error).__name__}: {error}"
+            ) from error
+
+    def _check_hooks(self, plugin: object, name: str) -> None:
+        """Refuse what pluggy would take silently: misspelt, unmarked and asynchronous hooks."""
+        if inspect.isclass(plugin):
+            raise PluginError(
+                f"plugin {name!r} is a class", "expected an object", f"write {name}() instead of {name}"
+            )
+        known = [n for n in vars(hookspecs) if n.startswith("llmops_")]
+        marked = 0
+        for attribute in dir(plugin):
+            if not attribute.startswith("llmops_"):
+                continue
+            function = getattr(plugin, attribute)
+            if attribute not in known:
+                raise PluginError(
+                    f"plugin {name!r} has a hook {attribute!r} that does not exist",
+                    "expected one of " + ", ".join(known),
+                    _did_you_mean(attribute, known),
+                )
+            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+                raise PluginError(
+                    f"hook {attribute!r} of plugin {name!r} is 'async def'",
+                    "expected a plain function",
+                    "register an object; its methods may be async",
+                )
+            if not hasattr(function, "llmops_impl"):
+                raise PluginError(
+                    f"hook {attribute!r} of plugin {name!r} is not marked",
+                    "expected the decorator @llmops_core.hookimpl",
+                )
+            marked += 1
+        if not marked:
+            raise PluginError(
+                f"plugin {name!r} implements no hook", "expected at least one of " + ", ".join(known)
+            )
+
+    def _unknown(self, kind: str, name: str, argument: str) -> UnknownPart | UnknownStorage:
+        known = set(BUILTINS.get(kind, {})) | set(self.registry.names(kind)) | set(_entry_points())
+        listed = "registered: " + ", ".join(sorted(known))
+        hint = _did_you_mean(name, known)
+        if kind == "storage":
+            do = hint or f"pass a storage object, or install a plugin that registers {name!r}"
+            return UnknownStorage(f"no storage handles {_masked(argument)!r}", listed, do)
+        do = hint or f"pass an object, or install a plugin that registers {name!r}"
+        return UnknownPart(f"unknown {kind} {name!r}", listed, do)
+
+
+def plugin_name(plugin: object) -> str:
+    """Return the name of a plugin object: its own ``name``, its module's, or its class's."""
+    name = getattr(plugin, "name", None)
+    if isinstance(name, str) and name:
+        return name
+    return getattr(plugin, "__name__", None) or type(plugin).__name__
+
+
+def installed_plugins() -> dict[str, str]:
+    """Return installed entry points, name to distribution and version, without importing any."""
+    found = {}
+    for name, entry in _entry_points().items():
+        dist = entry.dist
+        found[name] = f"{dist.name} {dist.version}" if dist else entry.value
+    return found
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {e.name: e for e in importlib.metadata.entry_points(group=hookspecs.PROJECT)}
+
+
+def _load(entry: importlib.metadata.EntryPoint) -> object:
+    try:
+        return entry.load()
+    except Exception as error:
+        raise PluginError(
+            f"plugin {entry.name!r} ({entry.value}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _did_you_mean(name: str, known: Iterable[Any]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def _masked(url: str) -> str:
+    """Hide the password of a URL: it may end up in a log."""
+    scheme, sep, rest = url.partition("://")
+    if not sep or "@" not in rest:
+        return url
+    user, _, host = rest.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}:***@{host}"

@@ -1,0 +1,83 @@
+"""What a storage, an exporter and a collector are: small protocols of two to five methods.
+
+Register an object that fits with the :func:`~llmops_core.hookspecs.llmops_register` hook, or pass
+it to :class:`~llmops_core.Monitor` where a name is accepted. ``llmops_core.testing`` holds a
+conformance suite for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from llmops_core.batch import SpanBatch
+    from llmops_core.query import SpanQuery
+
+__all__ = ["Collector", "Exporter", "Storage"]
+
+
+@runtime_checkable
+class Storage(Protocol):
+    """Keeps spans and answers queries. One object is used from one event loop.
+
+    A storage may have these attributes; where they are missing the default is taken:
+
+    - ``batch_spans`` (500) and ``batch_seconds`` (0.5): the size and the age at which the monitor
+      seals a batch, unless the user's settings say otherwise.
+    - ``journal_root`` (a :class:`~pathlib.Path`): where the journals of its writers lie. Without
+      it they lie in the state folder.
+    """
+
+    async def open(self) -> None:
+        """Make ready, creating what is missing. Called once, before anything else.
+
+        Called by the monitor at set-up, or by ``open_storage``. Raise a
+        :class:`~llmops_core.errors.LLMOpsError` if the storage cannot be used.
+        """
+
+    async def write(self, batch: SpanBatch) -> None:
+        """Store every span of the batch, or raise.
+
+        Called on this storage's own thread, one batch at a time; may await and may block. It must
+        be idempotent: a span id that is already stored stays as it is. Raise if anything was not
+        stored: the batch stays in the journal and is tried again.
+        """
+
+    async def query(self, query: SpanQuery) -> pa.Table:
+        """Answer a query with an Arrow table. Never changes anything; may run beside a write."""
+
+    async def close(self) -> None:
+        """Release what ``open`` took. Called once; nothing is called afterwards."""
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Sends spans onward; cannot be read back."""
+
+    async def export(self, batch: SpanBatch) -> None:
+        """Send one batch onward.
+
+        Called on this exporter's own thread, one batch at a time; may await. If you raise, the
+        batch is counted as failed for this exporter and the others still get it. If you take
+        longer than the deadline, you are cut off and counted.
+        """
+
+    async def close(self) -> None:
+        """Flush and release. Called once; nothing is called afterwards."""
+
+
+@runtime_checkable
+class Collector(Protocol):
+    """Measures spans: a pure function from a batch to columns."""
+
+    def collect(self, batch: SpanBatch) -> Mapping[str, Sequence[object]]:
+        """Return new values by column, each as long as the batch; ``None`` keeps what is there.
+
+        A key that is a column of the schema replaces that column's values; any other key becomes a
+        measurement (numbers) or an attribute (text) of that name. Called on a helper thread, one
+        batch at a time. Do not change the batch. If you raise, the batch goes on without your
+        values and the failure is counted.
+        """

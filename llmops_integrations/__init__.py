@@ -1,0 +1,1 @@
+"""Monitors LangChain, LangGraph and CrewAI applications; the core is ``llmops_core``."""
