@@ -1,0 +1,286 @@
+"""Messages: their one canonical form, a cache of those that cannot have changed, and histories.
+
+A history of 200 messages is handed to every node and every model call. Walking it each time costs
+20 times what looking it up costs (``benchmarks/freeze.py``), so a message of plain text is frozen
+once. A hit is checked field by field, as ``message.content = "new"`` must be noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from llmops_core.freeze_walk import PLANS, Plan, Walk, copy_value
+from llmops_core.type_names import Fields, layout_of, mro_of
+
+__all__ = [
+    "FrozenBytes",
+    "FrozenMessage",
+    "FrozenToolCall",
+    "Message",
+    "MessageCache",
+    "copy_message",
+    "message_plan",
+]
+
+#: JSON of an empty message with its comma: the least that an omitted one takes.
+EMPTY_MESSAGE_BYTES: Final = 73
+CACHED_MESSAGES: Final = 2048
+CACHED_BYTES: Final = 4_000_000
+_SIZED_WHEN_OMITTED: Final = 200  # how many omitted messages are looked up for their size
+
+
+class FrozenBytes(msgspec.Struct, frozen=True, gc=False):
+    """Binary data: how many bytes there were, and the first few of them."""
+
+    size: int
+    head: bytes
+
+
+class FrozenToolCall(msgspec.Struct, frozen=True, gc=False):
+    """A tool call inside a message; encodes with its keys in this order."""
+
+    id: Any
+    name: Any
+    args: Any
+
+
+class FrozenMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message in the form that it has in every framework; encodes with its keys in this order."""
+
+    role: Any
+    content: Any
+    name: Any
+    tool_calls: list[Any]
+    tool_call_id: Any
+
+
+class Message(msgspec.Struct, frozen=True):
+    """What a reader returns for a framework's message: live parts, which the walk then copies.
+
+    *tool_calls* are mappings with ``id``, ``name`` and ``args``.
+    """
+
+    role: Any
+    content: Any
+    name: Any = None
+    tool_calls: Any = ()
+    tool_call_id: Any = None
+
+
+def copy_message(walk: Walk, message: Message, depth: int) -> FrozenMessage:
+    """Copy the parts of a message within the budget."""
+    below = depth + 1
+    calls = message.tool_calls
+    return FrozenMessage(
+        copy_value(walk, message.role, below),
+        copy_value(walk, message.content, below),
+        copy_value(walk, message.name, below),
+        _copy_calls(walk, calls, below) if calls is not None else [],
+        copy_value(walk, message.tool_call_id, below),
+    )
+
+
+def _copy_calls(walk: Walk, calls: Any, depth: int) -> list[Any]:
+    base: Any = next((base for base in mro_of(type(calls)) if base is list or base is tuple), None)
+    if base is None:
+        return [copy_value(walk, calls, depth)]
+    out: list[Any] = []
+    for call in base.__getitem__(calls, slice(0, max(walk.nodes, 0))):
+        walk.nodes -= 4
+        if any(base is dict for base in mro_of(type(call))):
+            parts = (dict.get(call, name) for name in ("id", "name", "args"))
+            out.append(FrozenToolCall(*(copy_value(walk, part, depth + 1) for part in parts)))
+        else:
+            out.append(copy_value(walk, call, depth + 1))
+    omitted = base.__len__(calls) - len(out)
+    if omitted:
+        walk.truncated = True
+        walk.cut += 2 * omitted - 22 - len(str(omitted))
+        out.append({"omitted_items": omitted})
+    return out
+
+
+class _Kept:
+    """A frozen message, and what has to be unchanged for it to be used again."""
+
+    __slots__ = ("empties", "frozen", "message", "reads", "size", "values_of")
+
+    def __init__(
+        self, message: object, fields: Fields, values_of: Any, frozen: FrozenMessage, size: int
+    ) -> None:
+        self.message = message  # strong: an id is only unique among the living
+        self.values_of = values_of
+        self.reads = tuple(fields.reads)
+        self.empties = tuple(value for _, value in fields.reads if _is_container(value))
+        self.frozen = frozen
+        self.size = size
+
+
+def message_plan(cls: type, reader: Callable[[Any, Fields], Any]) -> Plan:
+    """Plan a class that an integration knows how to read."""
+    layout = layout_of(cls)
+    values_of = layout.values.__get__ if layout.values is not None else None
+
+    def plan(walk: Walk, value: Any, depth: int) -> Any:
+        kept = walk.messages.look_up(value)
+        if kept is not None and kept.size <= walk.text:
+            walk.text -= kept.size
+            return kept.frozen
+        key = id(value)
+        if depth >= walk.depth or key in walk.path:
+            return copy_value(walk, "<cycle>" if key in walk.path else "<too deep>", depth)
+        fields = Fields(value, layout)
+        parts = reader(value, fields)
+        walk.path.add(key)
+        before, cut = walk.text, walk.truncated
+        walk.truncated = False
+        out = copy_value(walk, parts, depth)
+        if type(out) is FrozenMessage and not walk.truncated and _is_fixed(fields):
+            walk.messages.keep(_Kept(value, fields, values_of, out, before - walk.text))
+        walk.truncated = walk.truncated or cut
+        walk.path.discard(key)
+        return out
+
+    return plan
+
+
+def _is_fixed(fields: Fields) -> bool:
+    """Whether a copy stays true as long as each field that was read holds the same object."""
+    return fields.fixed and all(
+        value is None
+        or type(value) is str
+        or type(value) is bool
+        or (_is_container(value) and not value)
+        for _, value in fields.reads
+    )
+
+
+def _is_container(value: object) -> bool:
+    kind = type(value)  # compared by identity: `in` would ask a hostile metaclass's __eq__
+    return kind is list or kind is dict or kind is tuple
+
+
+class MessageCache:
+    """Frozen messages by identity, in two generations; shared by all threads without a lock.
+
+    A hit in the old generation moves to the young one. When the young one is full it becomes the
+    old one, so what was not used lately is let go, at the price of one dict operation.
+    """
+
+    def __init__(self) -> None:
+        self._young: dict[int, _Kept] = {}
+        self._old: dict[int, _Kept] = {}
+        self._bytes = 0
+
+    def look_up(self, message: object) -> _Kept | None:
+        """Return what was kept of a message, if it is certain that it has not changed."""
+        key = id(message)
+        kept = self._young.get(key)
+        if kept is None:
+            kept = self._old.get(key)
+            if kept is None:
+                return None
+            self.keep(kept)
+        if kept.message is not message:
+            return None
+        values = kept.values_of(message)
+        for name, value in kept.reads:
+            if values.get(name) is not value:
+                return None
+        for value in kept.empties:
+            if value:
+                return None
+        return kept
+
+    def keep(self, kept: _Kept) -> None:
+        """Keep a frozen message for the next time."""
+        if len(self._young) >= CACHED_MESSAGES or self._bytes > CACHED_BYTES:
+            self._old, self._young, self._bytes = self._young, {}, 0
+        self._young[id(kept.message)] = kept
+        self._bytes += kept.size + 500
+
+    def copy_history(
+        self, walk: Walk, base: Any, value: Any, items: Any, total: int, depth: int
+    ) -> list[Any] | None:
+        """Copy a sequence of messages; None if it holds anything else, or lies too deep.
+
+        Beyond the budget the first message and the newest that fit are kept, with
+        ``{"omitted_messages": n}`` between: they say what was asked and what came of it.
+        """
+        key = id(value)
+        if depth >= walk.depth or key in walk.path:
+            return None
+        before = (walk.text, walk.nodes, walk.cut, walk.truncated)
+        walk.path.add(key)
+        out = self._copy_all(walk, items, depth + 1)
+        if out is not None and len(out) < total:
+            walk.text, walk.nodes, walk.cut, walk.truncated = before
+            out = self._copy_ends(walk, base, value, total, depth + 1)
+        walk.path.discard(key)
+        if out is None:
+            walk.text, walk.nodes, walk.cut, walk.truncated = before
+        else:
+            walk.truncated = walk.truncated or before[3]
+        return out
+
+    def _copy_all(self, walk: Walk, items: Any, depth: int) -> list[Any] | None:
+        """Copy from the first on, up to the one that does not fit."""
+        out: list[Any] = []
+        look_up = self.look_up
+        walk.truncated = False
+        for item in items:
+            kept = look_up(item)
+            if kept is not None and kept.size <= walk.text:
+                walk.text -= kept.size
+                out.append(kept.frozen)
+                continue
+            frozen = _copy_one(walk, item, depth)
+            if frozen is None:
+                return None
+            if walk.truncated:
+                break
+            out.append(frozen)
+        walk.nodes -= len(out)
+        return out
+
+    def _copy_ends(
+        self, walk: Walk, base: Any, value: Any, total: int, depth: int
+    ) -> list[Any] | None:
+        """Copy the first message, in at most half of the budget, and the newest that fit."""
+        half = walk.text // 2
+        walk.text -= half
+        walk.truncated = False
+        first = _copy_one(walk, base.__getitem__(value, 0), depth)
+        walk.text += half
+        newest: list[Any] = []
+        for item in reversed(base.__getitem__(value, slice(max(1, total - walk.nodes), total))):
+            before = (walk.text, walk.nodes, walk.cut)
+            walk.truncated = False
+            frozen = _copy_one(walk, item, depth)
+            if frozen is None:
+                return None
+            if walk.truncated and newest:
+                walk.text, walk.nodes, walk.cut = before
+                break
+            newest.append(frozen)
+            walk.nodes -= 1
+            if walk.truncated or walk.text <= 0 or walk.nodes <= 0:
+                break
+        walk.truncated = True
+        omitted = total - 1 - len(newest)
+        middle = [{"omitted_messages": omitted}] if omitted else []
+        if omitted:
+            walk.cut += omitted * EMPTY_MESSAGE_BYTES - 24 - len(str(omitted))
+            some = base.__getitem__(value, slice(1, 1 + min(omitted, _SIZED_WHEN_OMITTED)))
+            walk.cut += sum(kept.size for kept in map(self.look_up, some) if kept is not None)
+        return [first, *middle, *reversed(newest)]
+
+
+def _copy_one(walk: Walk, item: Any, depth: int) -> FrozenMessage | None:
+    kind = type(item)
+    entry = PLANS.get(id(kind)) or walk.plan_for(kind)
+    out = entry.plan(walk, item, depth) if entry.is_message else None
+    return out if type(out) is FrozenMessage else None

@@ -1,0 +1,344 @@
+"""The walk that copies plain containers within a budget of text, nodes and depth.
+
+Runs on the host's thread, so every line here is paid by the user's program. Exact builtins are told
+by ``type(value) is ...`` and everything else goes to a plan made once for each class
+(:mod:`llmops_core.freeze_types`). Nothing here calls a method that a user can define.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+__all__ = [
+    "CHANGED",
+    "CYCLE",
+    "PLANS",
+    "TOO_DEEP",
+    "PlanEntry",
+    "Walk",
+    "copy_dict",
+    "copy_fields",
+    "copy_head",
+    "copy_list",
+    "copy_pairs",
+    "copy_sequence",
+    "copy_value",
+    "cut_text",
+    "keep_int",
+    "keep_text",
+    "snapshot",
+]
+
+CYCLE: Final = "<cycle>"
+TOO_DEEP: Final = "<too deep>"
+CHANGED: Final = "<changed while copied>"
+
+KEY_CHARS: Final = 256  # a key is a name; longer ones are cut, so that keys cannot eat the text
+HEAD_BYTES: Final = 4096  # enough of a binary value to tell its type by magic bytes
+HEADS_BYTES: Final = 65_536  # all heads of one value together
+DECIMAL_BITS: Final = 2048  # 617 digits; CPython lets nobody set its own limit below 640
+_RETRIES: Final = 4
+
+_MIN: Final = -(2**63)
+_MAX: Final = 2**63 - 1
+_NONE: Final = type(None)
+
+
+class Walk:
+    """What is left of the budget, and what was cut, during one freeze."""
+
+    __slots__ = ("cut", "depth", "floor", "heads", "messages", "nodes", "path", "plan_for", "text",
+                 "truncated")  # fmt: skip
+
+    def __init__(
+        self,
+        text: int,
+        nodes: int,
+        depth: int,
+        plan_for: Callable[[type], PlanEntry],
+        messages: Any,
+    ) -> None:
+        self.text = text
+        # Keys may overdraw by an eighth: a state whose first value is huge still shows its keys.
+        self.floor = -(text >> 3)
+        self.nodes = nodes
+        self.depth = depth
+        self.plan_for = plan_for
+        self.messages = messages
+        self.heads = HEADS_BYTES
+        self.cut = 0  # signed: a marker that is longer than what it stands for counts against
+        self.truncated = False
+        self.path: set[int] = set()  # ids of the containers above, to tell a cycle
+
+
+Plan = Callable[[Walk, Any, int], Any]
+
+
+class PlanEntry(NamedTuple):
+    """How instances of a class are copied. Holds the class, so that its id is never reused."""
+
+    plan: Plan
+    cls: type
+    is_message: bool = False
+
+
+# By id(cls): a hostile metaclass may define __hash__ and __eq__, which a key of the class itself
+# would call.
+PLANS: Final[dict[int, PlanEntry]] = {}
+
+
+def copy_value(walk: Walk, value: Any, depth: int) -> Any:
+    """Copy any value; the caller has paid its node."""
+    kind = type(value)
+    if kind is str:
+        size = len(value)
+        if size <= walk.text:
+            walk.text -= size
+            return value
+        return cut_text(walk, value)
+    if kind is dict:
+        return copy_dict(walk, value, depth)
+    if kind is list or kind is tuple:
+        return copy_list(walk, value, depth)
+    if value is None or kind is bool:
+        return value
+    if kind is int:
+        return value if _MIN <= value <= _MAX else keep_int(walk, value)
+    entry = PLANS.get(id(kind)) or walk.plan_for(kind)
+    return entry.plan(walk, value, depth)
+
+
+def copy_dict(walk: Walk, value: dict[Any, Any], depth: int) -> Any:
+    """Copy a dict: its head, then ``{"omitted_keys": n}`` where the budget ends."""
+    key = id(value)
+    path = walk.path
+    if depth >= walk.depth or key in path:
+        return _stop(walk, CYCLE if key in path else TOO_DEEP)
+    total = len(value)
+    try:
+        # A snapshot is one C call, which no other thread interrupts for an exact dict.
+        pairs = list(value.items()) if total <= walk.nodes else None
+    except RuntimeError:
+        pairs = None
+    if pairs is None:
+        pairs = snapshot(walk, lambda: dict.items(value), walk.nodes)
+    path.add(key)
+    out = copy_pairs(walk, pairs, total, depth)
+    path.discard(key)
+    return out
+
+
+def copy_pairs(walk: Walk, pairs: list[tuple[Any, Any]], total: int, depth: int) -> dict[str, Any]:
+    """Copy the pairs of a mapping that has *total* of them."""
+    out: dict[str, Any] = {}
+    below = depth + 1
+    floor = walk.floor
+    done = 0
+    odd: dict[str, int] | None = None  # set once a key was changed, so that two keys may meet
+    for key, item in pairs:
+        if walk.nodes <= 0 or walk.text < floor:
+            break
+        walk.nodes -= 1
+        done += 1
+        if type(key) is str and len(key) <= KEY_CHARS:
+            walk.text -= len(key)
+            name = key if odd is None else _free_key(out, key, odd)
+        else:
+            odd = {} if odd is None else odd
+            name = _free_key(out, _key_text(walk, key, below), odd)
+        kind = type(item)
+        if kind is str:
+            size = len(item)
+            if size <= walk.text:
+                walk.text -= size
+                out[name] = item
+            else:
+                out[name] = cut_text(walk, item)
+        elif item is None or kind is bool or (kind is int and _MIN <= item <= _MAX):
+            out[name] = item
+        else:
+            out[name] = copy_value(walk, item, below)
+    if done < total:
+        _omit_keys(walk, out, pairs[done:], total - done)
+    return out
+
+
+def copy_fields(
+    walk: Walk, value: object, pairs: list[tuple[Any, Any]], total: int, depth: int
+) -> Any:
+    """Copy what was read of an object as a dict, with the same stops as an exact dict."""
+    key = id(value)
+    path = walk.path
+    if depth >= walk.depth or key in path:
+        return _stop(walk, CYCLE if key in path else TOO_DEEP)
+    path.add(key)
+    out = copy_pairs(walk, pairs, total, depth)
+    path.discard(key)
+    return out
+
+
+def copy_list(walk: Walk, value: list[Any] | tuple[Any, ...], depth: int) -> Any:
+    """Copy an exact list or tuple: its head, then ``{"omitted_items": n}``."""
+    total = len(value)
+    if not total:
+        return []
+    nodes = walk.nodes
+    items = value[:] if total <= nodes else value[: max(nodes, 0)]
+    return copy_head(walk, type(value), value, items, total, depth)
+
+
+def copy_head(walk: Walk, base: Any, value: Any, items: Any, total: int, depth: int) -> Any:
+    """Copy *items*, the head of a list or tuple that may be a history of messages."""
+    if items:
+        first = type(items[0])
+        entry = PLANS.get(id(first)) or walk.plan_for(first)
+        if entry.is_message:
+            out = walk.messages.copy_history(walk, base, value, items, total, depth)
+            if out is not None:
+                return out
+    return copy_sequence(walk, value, items, total, depth)
+
+
+def copy_sequence(walk: Walk, value: object, items: Iterable[Any], total: int, depth: int) -> Any:
+    """Copy *items*, the head of the sequence *value* that has *total* of them."""
+    key = id(value)
+    path = walk.path
+    if depth >= walk.depth or key in path:
+        return _stop(walk, CYCLE if key in path else TOO_DEEP)
+    path.add(key)
+    out: list[Any] = []
+    append = out.append
+    below = depth + 1
+    for item in items:
+        if walk.nodes <= 0:
+            break
+        walk.nodes -= 1
+        kind = type(item)
+        if kind is str:
+            size = len(item)
+            if size <= walk.text:
+                walk.text -= size
+                append(item)
+                continue
+        elif kind is int or kind is float or item is None:
+            append(copy_value(walk, item, below))
+            continue
+        if walk.text <= 0:  # numbers go on; a row of empty texts would say nothing
+            break
+        append(copy_value(walk, item, below))
+    path.discard(key)
+    if len(out) < total:
+        _omit_items(walk, out, items, total)
+    return out
+
+
+def keep_text(walk: Walk, value: str, size: int) -> str:
+    """Keep what the budget allows of a str subclass, always as an exact str."""
+    if size <= walk.text:
+        walk.text -= size
+        return str.__str__(value)
+    return cut_text(walk, value)
+
+
+def cut_text(walk: Walk, value: str) -> str:
+    """Cut a text to what is left of the budget. A character is at least one byte."""
+    keep = max(walk.text, 0)
+    walk.truncated = True
+    walk.cut += str.__len__(value) - keep
+    walk.text = min(walk.text, 0)
+    return str.__getitem__(value, slice(0, keep))
+
+
+def keep_int(walk: Walk, value: int) -> int | str:
+    """Keep a number that fits 64 bits; else its decimal text, hexadecimal text, or only its size.
+
+    Decimal text takes quadratic time and raises past CPython's limit of digits; hexadecimal text is
+    linear.
+    """
+    bits = int.bit_length(value)
+    if _MIN <= value <= _MAX:
+        return int.__int__(value)
+    if bits <= DECIMAL_BITS:
+        return int.__repr__(value)
+    digits = bits // 4 + 4
+    if digits <= walk.text:
+        walk.text -= digits
+        return int.__format__(value, "#x")
+    return _stop(walk, f"<int of {bits} bits>", digits)
+
+
+def snapshot(walk: Walk, source: Callable[[], Iterable[Any]], limit: int) -> list[Any]:
+    """Take at most *limit* items of a container that another thread may be changing."""
+    for _ in range(_RETRIES):
+        try:
+            return list(islice(source(), max(limit, 0)))
+        except RuntimeError:
+            continue
+    walk.truncated = True
+    return []
+
+
+def _stop(walk: Walk, marker: str, size: int = 2) -> str:
+    walk.truncated = True
+    walk.cut += min(size - len(marker) - 2, size)
+    return marker
+
+
+def _omit_keys(walk: Walk, out: dict[str, Any], rest: list[tuple[Any, Any]], count: int) -> None:
+    out[_free_key(out, "omitted_keys", {})] = count
+    walk.truncated = True
+    # The least that an entry takes is `"":0,`; the texts at hand are added to that bound.
+    walk.cut += (
+        5 * count - 18 - len(str(count)) + sum(len(item) for _, item in rest if type(item) is str)
+    )
+
+
+def _omit_items(walk: Walk, out: list[Any], items: Iterable[Any], total: int) -> None:
+    count = total - len(out)
+    walk.truncated = True
+    walk.cut += (
+        2 * count
+        - 21
+        - len(str(count))
+        + sum(len(item) for item in islice(items, len(out), None) if type(item) is str)
+    )
+    out.append({"omitted_items": count})
+
+
+def _free_key(out: dict[str, Any], key: str, seen: dict[str, int]) -> str:
+    """Return *key*, or with a free suffix: ``1`` and ``"1"`` become ``1`` and ``1#2``.
+
+    *seen* remembers the last suffix, as a thousand keys of one unknown type share one marker.
+    """
+    if key not in out:
+        return key
+    count = seen.get(key, 1) + 1
+    while f"{key}#{count}" in out:
+        count += 1
+    seen[key] = count
+    return f"{key}#{count}"
+
+
+def _key_text(walk: Walk, key: Any, depth: int) -> str:
+    """Return the text of a key that is no short str."""
+    kind = type(key)
+    if kind is str:
+        text = key
+    elif kind is float:  # before the walk: JSON has no NaN, and 1.0 is to stay apart from 1
+        text = float.__repr__(key)
+    else:
+        frozen = copy_value(walk, key, depth)
+        try:
+            text = frozen if type(frozen) is str else msgspec.json.encode(frozen).decode()
+        except Exception:  # noqa: BLE001 - a lone surrogate inside a tuple used as a key
+            text = "<key>"
+    if len(text) > KEY_CHARS:
+        walk.truncated = True
+        walk.cut += len(text) - KEY_CHARS
+        text = text[:KEY_CHARS]
+    walk.text -= len(text)
+    return text
