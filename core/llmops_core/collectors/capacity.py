@@ -88,17 +88,15 @@ def _counts(text: pa.Array) -> tuple[pa.Array, ...]:
 
 
 def _words(text: pa.Array, chars: pa.Array, size: pa.Array) -> pa.Array:
-    """Count words: ASCII texts by kernels, the rest by ``str.split``, which knows all of Unicode."""
+    """Count words: ASCII texts by kernels, others by ``str.split``, which knows all of Unicode."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if not len(text):
         return pa.array([], pa.int64())
     plain = pc.fill_null(pc.equal(chars, size), True)
-    parts = []
-    rows_at_once = max(1, len(text) * _SLICE_BYTES // max(1, text.nbytes))
-    for start in range(0, len(text), rows_at_once):
-        parts.append(_ascii_words(text.slice(start, rows_at_once)))
+    step = max(1, len(text) * _SLICE_BYTES // max(1, text.nbytes))
+    parts = [_ascii_words(text.slice(start, step)) for start in range(0, len(text), step)]
     counts = pc.if_else(pc.is_valid(text), pa.concat_arrays(parts), None).cast(pa.int64())
     if pc.all(plain).as_py():
         return counts

@@ -35,7 +35,7 @@ class ConsoleExporter:
         self.dropped_lines = 0
 
     async def export(self, batch: SpanBatch) -> None:
-        """Print the batch. Called on the exporter's own thread; blocks as long as the stream does."""
+        """Print the batch. Called on the exporter's own thread; blocks while the stream does."""
         # Looked up each time: programs and test runners replace the standard streams.
         stream = self._stream if self._stream is not None else getattr(sys, self._to)
         text = "".join(line(span) + "\n" for span in batch.rows)

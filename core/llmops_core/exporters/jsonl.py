@@ -68,7 +68,7 @@ class JsonLinesExporter:
             try:
                 written = os.write(self._file, rest)
             except OSError:
-                # Whether our own last byte ended a line is not known here: an empty line is harmless.
+                # Whether our last byte ended a line is not known here; an empty line does no harm.
                 self._torn = True
                 raise
             rest = rest[written:]

@@ -31,7 +31,18 @@ __all__ = [
 ]
 
 Operator = Literal[
-    "=", "!=", "<", "<=", ">", ">=", "in", "not in", "contains", "starts with", "is null", "is not null"
+    "=",
+    "!=",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "in",
+    "not in",
+    "contains",
+    "starts with",
+    "is null",
+    "is not null",
 ]
 Function = Literal["count", "sum", "avg", "min", "max", "error_rate", "p50", "p95", "p99"]
 OPERATORS: Final[tuple[str, ...]] = get_args(Operator)
@@ -43,7 +54,11 @@ _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """``column op value``. A column is a schema column, ``attributes.KEY`` or ``measurements.KEY``."""
+    """``column op value``. A column is a schema column, ``attributes.KEY`` or ``measurements.KEY``.
+
+    A null matches no operator but ``is null``: also not ``!=`` and not ``not in``. Text compares by
+    code points and with case; ``contains`` on a list means that the list has the value.
+    """
 
     column: str
     op: str
@@ -77,9 +92,10 @@ class SpanQuery(msgspec.Struct, frozen=True):
     """What to read: filters, a time range, then rows (columns, order, page) or groups.
 
     Rows are ordered by ``order`` (newest first by default) with ``span_id`` as the last key, and
-    paged by :meth:`next_page`. Groups are by columns and, with ``bucket_seconds``, by time buckets
-    (result column ``bucket``, aligned to the epoch). ``since`` is inclusive, ``until`` exclusive;
-    both are UTC microseconds and compare with ``start_time``.
+    paged by :meth:`next_page`; nulls come last in both directions. Groups are by columns and, with
+    ``bucket_seconds``, by time buckets (result column ``bucket``, aligned to the epoch). Aggregates
+    without groups give one row, also where no span matches. ``since`` is inclusive, ``until``
+    exclusive; both are UTC microseconds and compare with ``start_time``.
     """
 
     where: tuple[Filter, ...] = ()
@@ -122,7 +138,7 @@ class SpanQuery(msgspec.Struct, frozen=True):
         if self.limit is None or page.num_rows < self.limit or page.num_rows == 0:
             return None
         last = page.slice(page.num_rows - 1).to_pylist()[0]
-        keys = tuple(_wire(last[o.column]) for o in self.effective_order)
+        keys = tuple(_wire(_cell(last, o.column)) for o in self.effective_order)
         return msgspec.structs.replace(self, after=keys)
 
     def __post_init__(self) -> None:
@@ -178,7 +194,7 @@ Moment = dt.datetime | str | int | None
 
 
 def micros(moment: Moment, *, now: float | None = None) -> int | None:
-    """Return UTC microseconds of a datetime, ISO text, a duration back from now, or microseconds."""
+    """Return UTC microseconds of a datetime, ISO text, a duration back from now, or themselves."""
     if moment is None or (isinstance(moment, int) and not isinstance(moment, bool)):
         return moment
     if isinstance(moment, str):
@@ -193,11 +209,20 @@ def micros(moment: Moment, *, now: float | None = None) -> int | None:
     if isinstance(moment, dt.datetime):
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=dt.UTC)
-        return round((moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(microseconds=1))
+        return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
     raise QueryError(
         "a moment in time that cannot be read",
-        "expected a datetime, ISO text such as '2026-01-31T12:00', a duration such as '15m', or UTC microseconds",
+        "expected a datetime, ISO text such as '2026-01-31T12:00', a duration such as '15m', "
+        "or UTC microseconds",
     )
+
+
+def _cell(row: Mapping[str, Any], name: str) -> Any:
+    """Return a value of a row; that of ``attributes.KEY`` from the map if need be."""
+    if name in row:
+        return row[name]
+    base, _, key = name.partition(".")
+    return dict(row[base] or ()).get(key)
 
 
 def _wire(value: Any) -> Any:
@@ -221,7 +246,9 @@ def _names(what: str, names: Any) -> tuple[str, ...]:
 def _filter(item: Any) -> Filter:
     if isinstance(item, str) or not isinstance(item, Sequence) or not 2 <= len(item) <= 3:
         raise QueryError(
-            f"filter {item!r}", "expected (column, operator, value)", "for example ('duration_ms', '>', 100)"
+            f"filter {item!r}",
+            "expected (column, operator, value)",
+            "for example ('duration_ms', '>', 100)",
         )
     return Filter(*item)
 
@@ -242,7 +269,7 @@ def _aggregate(item: str | Aggregate) -> Aggregate:
     if isinstance(item, Aggregate):
         return item
     if not isinstance(item, str):
-        raise QueryError(f"aggregate {item!r}", "expected text such as 'count' or 'p95:duration_ms'")
+        raise QueryError(f"aggregate {item!r}", "expected text such as 'count', 'p95:duration_ms'")
     function, _, column = item.partition(":")
     return Aggregate(function, column)
 
@@ -291,20 +318,32 @@ def _check_filter(item: Filter) -> None:
     if item.op in ("is null", "is not null"):
         return
     if kind in ("map", "numbers"):
-        raise QueryError(f"filter on the whole of {item.column!r}", "expected one key", f"write {item.column}.KEY")
+        raise QueryError(
+            f"filter on the whole of {item.column!r}",
+            "expected one key",
+            f"write {item.column}.KEY",
+        )
     if kind == "list":
         if item.op != "contains" or not isinstance(item.value, str):
-            raise QueryError(f"filter {item.column} {item.op} {item.value!r}", "expected 'contains' and a text")
+            raise QueryError(
+                f"filter {item.column} {item.op} {item.value!r}", "expected 'contains' and a text"
+            )
         return
     if item.op in ("contains", "starts with") and kind not in ("text", "enum"):
         raise QueryError(f"operator {item.op!r} on {item.column!r}", "expected a text column")
-    if item.op in ("in", "not in"):
-        if not isinstance(item.value, (list, tuple)):
-            raise QueryError(f"filter {item.column} {item.op} {item.value!r}", "expected a list of values")
-        for value in item.value:
-            _check_value(item, kind, value)
-        return
-    _check_value(item, kind, item.value)
+    for value in _values(item):
+        _check_value(item, kind, value)
+
+
+def _values(item: Filter) -> Sequence[Any]:
+    """Return what a filter compares with: one value, or each of a list."""
+    if item.op not in ("in", "not in"):
+        return (item.value,)
+    if not isinstance(item.value, (list, tuple)):
+        raise QueryError(
+            f"filter {item.column} {item.op} {item.value!r}", "expected a list of values"
+        )
+    return item.value
 
 
 def _check_aggregate(aggregate: Aggregate) -> None:
@@ -316,7 +355,10 @@ def _check_aggregate(aggregate: Aggregate) -> None:
         if aggregate.column:
             raise QueryError(f"{aggregate.function}:{aggregate.column}", "expected no column")
         return
-    if _check_column(aggregate.column) not in ("int", "float", "timestamp"):
+    kind = _check_column(aggregate.column)
+    if kind == "timestamp" and aggregate.function in ("min", "max"):
+        return
+    if kind not in ("int", "float"):
         raise QueryError(
             f"{aggregate.function} of {aggregate.column!r}", "expected a column of numbers"
         )
@@ -336,14 +378,25 @@ def _check_page(query: SpanQuery) -> None:
                     f"order by {order.column!r}", "expected one of " + ", ".join(sorted(known))
                 )
         if query.columns or query.after is not None:
-            raise QueryError("columns or after beside group_by", "expected rows or groups, not both")
+            raise QueryError(
+                "columns or after beside group_by", "expected rows or groups, not both"
+            )
         return
     for order in query.order:
         if _check_column(order.column) in ("map", "numbers", "list"):
             raise QueryError(f"order by {order.column!r}", "expected a scalar column")
-    if query.after is not None and len(query.after) != len(query.effective_order):
+    if query.after is not None:
+        _check_after(query, query.after)
+
+
+def _check_after(query: SpanQuery, after: tuple[Any, ...]) -> None:
+    order = query.effective_order
+    if len(after) != len(order):
         raise QueryError(
-            f"after={query.after!r}",
-            f"expected {len(query.effective_order)} values, one for each order column",
+            f"after={after!r}",
+            f"expected {len(order)} values, one for each order column",
             "take it from next_page()",
         )
+    for key, value in zip(order, after, strict=True):
+        if value is not None:
+            _check_value(Filter(key.column, "after", value), _check_column(key.column), value)

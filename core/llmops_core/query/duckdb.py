@@ -1,0 +1,303 @@
+"""Compile a query description to DuckDB SQL. Every value is bound; every name is the schema's own.
+
+The source is the rows of Parquet files and of one Arrow table, ``tail``, which holds what is not in
+a file yet. The table has every column of the schema, so a column that an older file lacks is null.
+"""
+
+# ruff: noqa: S608 - SQL is put together here, of placeholders and of names from the schema only
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from llmops_core.errors import QueryError
+from llmops_core.query.description import Aggregate, Filter, Order, SpanQuery
+from llmops_core.schema import COLUMN_NAMES, COLUMNS, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Statement", "boundary", "compile_query", "shape"]
+
+_TYPES: Final = {c.name: c.type for c in COLUMNS}
+_REQUIRED: Final = frozenset(c.name for c in COLUMNS if not c.nullable)
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_COMPARISONS: Final = frozenset(("=", "!=", "<", "<=", ">", ">="))
+_QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+_MAX_INT: Final = 2**63
+
+# An error that a later attempt followed. Later attempts are looked for among all spans of the
+# store, not among those that the query selects: whether a failure was made good is a fact about the
+# run, so it must not change with the filter (``outcome="error"`` would hide every good attempt).
+# It is cheap: few spans have an attempt above 1, and row groups without any are skipped unread.
+_SUPERSEDED: Final = (
+    '("outcome" = \'error\' AND coalesce(r_attempt > coalesce("attempt", 1), false))'
+)
+_ERROR_RATE: Final = (
+    f"count(*) FILTER (WHERE \"outcome\" = 'error' AND NOT {_SUPERSEDED})::DOUBLE"
+    f" / nullif(count(*) FILTER (WHERE NOT {_SUPERSEDED}), 0)"
+)
+
+
+class Statement:
+    """SQL text with numbered parameters, and their values."""
+
+    def __init__(self, files: Sequence[str] = ()) -> None:
+        self.sql = ""
+        self.values: list[Any] = []
+        self._numbers: dict[tuple[type, Any], str] = {}
+        self.source = "tail"
+        if files:
+            # A folder named "a=b" must not become a column, hence no hive partitioning.
+            options = "union_by_name=true, hive_partitioning=false"
+            scan = f"read_parquet({self.bind_list(files)}, {options})"
+            self.source = f"(FROM {scan} UNION ALL BY NAME FROM tail)"
+
+    def bind(self, value: str | float | dt.datetime) -> str:
+        """Bind one value and return its placeholder; equal values share one."""
+        key = (type(value), value)
+        if key not in self._numbers:
+            self.values.append(_checked(value))
+            self._numbers[key] = f"${len(self.values)}"
+        return self._numbers[key]
+
+    def bind_list(self, values: Sequence[str]) -> str:
+        """Bind a list as one value."""
+        self.values.append(list(values))
+        return f"${len(self.values)}"
+
+
+def compile_query(
+    query: SpanQuery, files: Sequence[str] = (), *, bound: Filter | None = None
+) -> Statement:
+    """Compile a query over Parquet *files* and the table ``tail``. *bound* is one more filter."""
+    statement = Statement(files)
+    if query.is_grouped:
+        statement.sql = _groups(statement, query)
+    else:
+        statement.sql = _rows(statement, query, bound)
+    return statement
+
+
+def boundary(query: SpanQuery, files: Sequence[str] = ()) -> Statement | None:
+    """Compile the search for the last value of the first order column that the page can hold.
+
+    A page has few rows, each with long texts. Finding that value first reads two or three narrow
+    columns, and with it as a filter the texts of all other rows stay unread.
+    """
+    if query.is_grouped or query.limit is None or not files:
+        return None
+    statement = Statement(files)
+    first = query.effective_order[0]
+    expression = _expression(statement, first.column)
+    statement.sql = (
+        f"SELECT {expression} FROM {statement.source}{_where(statement, query)}"
+        f" ORDER BY {_direction(expression, first)}"
+        f" LIMIT 1 OFFSET {statement.bind(query.limit - 1)}"
+    )
+    return statement
+
+
+def shape(table: pa.Table, query: SpanQuery) -> pa.Table:
+    """Cast DuckDB's answer to the schema's own types."""
+    import pyarrow as pa
+
+    if not query.is_grouped and not query.columns:
+        columns = [_cast(table[f.name], f.type) for f in arrow_schema()]
+        return pa.Table.from_arrays(columns, schema=arrow_schema())
+    return pa.table({name: _cast(table[name], kind) for name, kind in _result_types(query)})
+
+
+def _result_types(query: SpanQuery) -> list[tuple[str, pa.DataType]]:
+    import pyarrow as pa
+
+    if not query.is_grouped:
+        return [(name, _arrow_type(name)) for name in query.effective_columns]
+    types = [("bucket", pa.timestamp("us", tz="UTC"))] if query.bucket_seconds else []
+    types += [(name, _arrow_type(name)) for name in query.group_by]
+    for aggregate in query.aggregates:
+        kind = pa.float64()
+        if aggregate.function == "count":
+            kind = pa.int64()
+        elif aggregate.function in ("sum", "min", "max"):
+            kind = _arrow_type(aggregate.column)
+        types.append((aggregate.name, kind))
+    return types
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    import pyarrow as pa
+
+    if name in _TYPES:
+        return arrow_schema().field(name).type
+    return pa.string() if name.startswith("attributes.") else pa.float64()
+
+
+def _cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    if column.type == target:
+        return column
+    if pa.types.is_dictionary(target) and not pa.types.is_dictionary(column.type):
+        return column.cast(pa.string()).dictionary_encode().cast(target)
+    return column.cast(target)
+
+
+def _rows(statement: Statement, query: SpanQuery, bound: Filter | None) -> str:
+    names = query.effective_columns or COLUMN_NAMES
+    columns = ", ".join(f"{_expression(statement, n)} AS {_quoted(n)}" for n in names)
+    order = ", ".join(
+        _direction(_expression(statement, o.column), o) for o in query.effective_order
+    )
+    where = _where(statement, query, bound)
+    sql = f"SELECT {columns} FROM {statement.source}{where} ORDER BY {order}"
+    return sql if query.limit is None else f"{sql} LIMIT {statement.bind(query.limit)}"
+
+
+def _groups(statement: Statement, query: SpanQuery) -> str:
+    keys = [f"{_expression(statement, n)} AS {_quoted(n)}" for n in query.group_by]
+    if query.bucket_seconds:
+        keys.insert(0, f'{_bucket(statement, query.bucket_seconds)} AS "bucket"')
+    selected = keys + [
+        f"{_aggregate(statement, a)} AS {_quoted(a.name)}" for a in dict.fromkeys(query.aggregates)
+    ]
+    source = statement.source + _where(statement, query)
+    if any(a.function == "error_rate" for a in query.aggregates):
+        source = _with_attempts(statement, source)
+    sql = f"SELECT {', '.join(selected)} FROM {source}"
+    if keys:
+        sql += " GROUP BY " + ", ".join(str(i + 1) for i in range(len(keys)))
+    order = list(query.effective_order)
+    named = {o.column for o in order}
+    unique = (["bucket"] if query.bucket_seconds else []) + list(query.group_by)
+    order += [Order(name) for name in unique if name not in named]  # ties have one order, always
+    if order:
+        sql += " ORDER BY " + ", ".join(_direction(_quoted(o.column), o) for o in order)
+    return sql if query.limit is None else f"{sql} LIMIT {statement.bind(query.limit)}"
+
+
+def _with_attempts(statement: Statement, selected: str) -> str:
+    """Join to each selected span the greatest attempt of the same trace, parent and name."""
+    return (
+        f"(FROM {selected}) LEFT JOIN (SELECT trace_id AS r_trace, parent_id AS r_parent,"
+        f" name AS r_name, max(attempt) AS r_attempt FROM {statement.source}"
+        " WHERE attempt > 1 GROUP BY ALL) ON trace_id = r_trace AND name = r_name"
+        " AND parent_id IS NOT DISTINCT FROM r_parent"
+    )
+
+
+def _aggregate(statement: Statement, aggregate: Aggregate) -> str:
+    if aggregate.function == "count":
+        return "count(*)"
+    if aggregate.function == "error_rate":
+        return _ERROR_RATE
+    column = _expression(statement, aggregate.column)
+    if aggregate.function in _QUANTILES:
+        return f"quantile_cont({column}::DOUBLE, {_QUANTILES[aggregate.function]})"
+    return f"{aggregate.function}({column})"  # from a closed list, checked by the description
+
+
+def _bucket(statement: Statement, seconds: float) -> str:
+    """Round down to a multiple of the width, also before 1970, as microseconds."""
+    width = statement.bind(max(1, round(seconds * 1_000_000)))
+    start = 'epoch_us("start_time")'
+    return f"({start} - (({start} % {width}) + {width}) % {width})::BIGINT"
+
+
+def _where(statement: Statement, query: SpanQuery, bound: Filter | None = None) -> str:
+    conditions = [_condition(statement, f) for f in query.where]
+    if query.since is not None:
+        conditions.append(_condition(statement, Filter("start_time", ">=", query.since)))
+    if query.until is not None:
+        conditions.append(_condition(statement, Filter("start_time", "<", query.until)))
+    if bound is not None:
+        conditions.append(_condition(statement, bound))
+    if query.after is not None:
+        conditions += _after(statement, query.effective_order, query.after)
+    return " WHERE " + " AND ".join(conditions) if conditions else ""
+
+
+def _condition(statement: Statement, item: Filter) -> str:
+    column = _expression(statement, item.column)
+    if item.op == "is null":
+        return f"{column} IS NULL"
+    if item.op == "is not null":
+        return f"{column} IS NOT NULL"
+    if item.op in ("in", "not in"):
+        if not item.value:
+            return "false" if item.op == "in" else f"{column} IS NOT NULL"
+        values = ", ".join(_value(statement, item.column, v) for v in item.value)
+        return f"{column} {item.op.upper()} ({values})"
+    value = _value(statement, item.column, item.value)
+    if item.op == "contains":
+        function = "list_contains" if _TYPES.get(item.column) == "list" else "contains"
+        return f"{function}({column}, {value})"
+    if item.op == "starts with":
+        return f"starts_with({column}, {value})"
+    if item.op not in _COMPARISONS:
+        raise QueryError(f"unknown operator {item.op!r}", "expected one that the description lists")
+    return f"{column} {item.op} {value}"
+
+
+def _after(statement: Statement, order: Sequence[Order], after: Sequence[Any]) -> list[str]:
+    """Return the conditions for rows behind a key, where nulls come last in both directions."""
+    alternatives, equal = [], []
+    for key, value in zip(order, after, strict=True):
+        column = _expression(statement, key.column)
+        if value is None:
+            equal.append(f"{column} IS NULL")  # nothing comes behind a null
+            continue
+        bound = _value(statement, key.column, value)
+        behind = f"{column} {'<' if key.descending else '>'} {bound}"
+        if key.column not in _REQUIRED:
+            behind = f"({behind} OR {column} IS NULL)"
+        alternatives.append(" AND ".join([*equal, behind]))
+        equal.append(f"{column} = {bound}")
+    conditions = ["(" + " OR ".join(alternatives or ["false"]) + ")"]
+    if after[0] is not None and order[0].column in _REQUIRED:
+        # Implied by the rest, but in a shape for which whole row groups can be skipped.
+        sign = "<=" if order[0].descending else ">="
+        conditions.append(_condition(statement, Filter(order[0].column, sign, after[0])))
+    return conditions
+
+
+def _expression(statement: Statement, name: str) -> str:
+    if name in _TYPES:
+        return _quoted(name)
+    base, _, key = name.partition(".")
+    if _TYPES.get(base) not in ("map", "numbers"):
+        raise QueryError(f"unknown column {name!r}", "expected a column of the schema")
+    return f"map_extract({_quoted(base)}, {statement.bind(key)})[1]"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _direction(expression: str, order: Order) -> str:
+    return f"{expression} {'DESC' if order.descending else 'ASC'} NULLS LAST"
+
+
+def _value(statement: Statement, column: str, value: Any) -> str:
+    kind = _TYPES.get(column) or ("text" if column.startswith("attributes.") else "float")
+    if kind == "timestamp":
+        try:
+            return statement.bind(_EPOCH + dt.timedelta(microseconds=value))
+        except OverflowError:
+            raise QueryError(
+                f"time {value} for {column!r}", "expected the years 1 to 9999"
+            ) from None
+    return statement.bind(float(value) if kind == "float" else value)
+
+
+def _checked(value: Any) -> Any:
+    if type(value) is int and not -_MAX_INT <= value < _MAX_INT:
+        raise QueryError("a whole number beyond 64 bits", "expected one that a column can hold")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise QueryError("text with half a surrogate pair", "expected valid Unicode") from None
+    return value

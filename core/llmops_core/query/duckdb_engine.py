@@ -1,0 +1,181 @@
+"""Run compiled queries on DuckDB, locked down: it may read one folder, and nothing else.
+
+DuckDB is imported with the first query. It can read any file, write files and load code from the
+network; all of that is switched off before the first statement, and the settings are locked. What
+is left, writing inside of the folder, is refused by running single SELECT statements only.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llmops_core.errors import QueryError, StorageError
+from llmops_core.query.description import Filter, SpanQuery, micros
+from llmops_core.query.duckdb import Statement, boundary, compile_query, shape
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+__all__ = ["DuckEngine", "EngineError"]
+
+QUERY_SECONDS: Final = 60.0
+MEMORY: Final = "2GB"
+THREADS: Final = 4
+
+_SETTINGS: Final = (
+    "SET autoinstall_known_extensions=false",
+    "SET autoload_known_extensions=false",
+    "SET allow_community_extensions=false",
+    "SET python_enable_replacements=false",  # else a name in SQL could be a Python variable
+    "SET temp_directory=''",
+    "SET TimeZone='UTC'",
+    f"SET memory_limit='{MEMORY}'",
+    "SET enable_external_access=false",
+    "SET lock_configuration=true",
+)
+
+
+class EngineError(StorageError):
+    """The engine could not run a query. Its message never repeats a value of the query or a row."""
+
+
+class DuckEngine:
+    """One locked connection; each query has a cursor of its own, so threads may query at once.
+
+    Blocks the calling thread for the time of the query, outside of the interpreter lock. The
+    connection costs about 10 ms and is made with the first query, anew in a forked child.
+    """
+
+    def __init__(self, folder: Path | None = None, *, seconds: float = QUERY_SECONDS) -> None:
+        self._folder = folder
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._process = 0
+        self._running: set[duckdb.DuckDBPyConnection] = set()
+
+    def run(self, query: SpanQuery, tail: pa.Table, files: Sequence[str] = ()) -> pa.Table:
+        """Answer a query over the Parquet files and the rows of *tail*.
+
+        Raises ``EngineError`` if DuckDB does not run it to its end within the time limit, and
+        ``QueryError`` on a value that no column can hold.
+        """
+        bound = None
+        search = boundary(query, files)
+        if search is not None:
+            bound = _bound(query, self.execute(search, tail))
+        table = self.execute(compile_query(query, files, bound=bound), tail)
+        try:
+            return shape(table, query)
+        except (ValueError, ArithmeticError) as error:  # pyarrow's errors are ValueErrors
+            if query.is_grouped:
+                raise QueryError("a result beyond 64 bits", "expected smaller numbers") from error
+            raise EngineError(
+                "a stored row does not fit the schema", f"({type(error).__name__})"
+            ) from None
+
+    def execute(self, statement: Statement, tail: pa.Table) -> pa.Table:
+        """Run one SELECT over ``tail`` and files of the folder; anything else is refused."""
+        import duckdb
+
+        cursor = self._cursor()
+        timer = threading.Timer(self._seconds, cursor.interrupt)
+        timer.daemon = True
+        try:
+            timer.start()
+            cursor.register("tail", tail)
+            selected = _single_select(cursor, statement.sql)
+            return cursor.sql(selected, params=statement.values).to_arrow_table()
+        except duckdb.Error as error:
+            # DuckDB's text may quote the query and its values; they are content, so they end here.
+            raise _failed(error, self._seconds) from None
+        finally:
+            timer.cancel()
+            with self._lock:
+                self._running.discard(cursor)
+            cursor.close()
+
+    def interrupt(self) -> None:
+        """Stop the queries that run now; they raise ``EngineError``. Any thread; does not wait."""
+        with self._lock:
+            for cursor in self._running:
+                cursor.interrupt()
+
+    def close(self) -> None:
+        """Stop what runs and drop the connection."""
+        self.interrupt()
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None and self._process == os.getpid():
+            connection.close()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        with self._lock:
+            if self._connection is None or self._process != os.getpid():
+                # A connection from before a fork has threads that only the parent has.
+                self._connection = _locked_connection(self._folder)
+                self._process = os.getpid()
+            cursor = self._connection.cursor()
+            self._running.add(cursor)
+            return cursor
+
+
+def _locked_connection(folder: Path | None) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    connection = duckdb.connect(":memory:")
+    if folder is not None:
+        # Before external access ends, else it cannot be set; text is quoted, as SET binds nothing.
+        quoted = str(folder).replace("'", "''")
+        connection.execute(f"SET allowed_directories=['{quoted}']")
+    connection.execute(f"SET threads={min(THREADS, os.cpu_count() or 1)}")
+    for setting in _SETTINGS:
+        connection.execute(setting)
+    return connection
+
+
+def _single_select(cursor: duckdb.DuckDBPyConnection, sql: str) -> Any:
+    import duckdb
+
+    statements = cursor.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise EngineError("a statement that is not one SELECT", "queries only read")
+    return statements[0]
+
+
+def _failed(error: duckdb.Error, seconds: float) -> EngineError:
+    import duckdb
+
+    if isinstance(error, duckdb.InterruptException):
+        return EngineError(
+            f"the query was stopped; it may take {seconds:.0f} s",
+            do="select a shorter time range, fewer columns or a limit",
+        )
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return EngineError(
+            f"the query needs more than {MEMORY} of memory",
+            do="select a shorter time range, fewer columns or a limit",
+        )
+    return EngineError(f"the query failed in DuckDB ({type(error).__name__})")
+
+
+def _bound(query: SpanQuery, found: pa.Table) -> Filter | None:
+    """Turn the boundary that was found into a filter; none where nulls may be on the page."""
+    if found.num_rows == 0:
+        return None
+    import pyarrow as pa
+
+    first = query.effective_order[0]
+    column = found.column(0)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", tz="UTC"))
+    value = column[0].as_py()
+    if value is None or value != value:  # NaN compares with nothing
+        return None
+    value = micros(value) if pa.types.is_timestamp(column.type) else value
+    return Filter(first.column, "<=" if not first.descending else ">=", value)
