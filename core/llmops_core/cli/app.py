@@ -1,0 +1,60 @@
+"""The commands put together, and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from llmops_core.cli import demo, doctor, query, recover, trace, traces
+from llmops_core.errors import LLMOpsError
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="llmops",
+    help="Look at what your LLM application did: traces, spans, tokens and errors.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("traces")(traces.traces)
+app.command("trace")(trace.trace)
+app.command("query")(query.query)
+app.command("doctor")(doctor.doctor)
+app.command("recover")(recover.recover)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+
+        typer.echo(f"llmops {importlib.metadata.version('llmops-integrations')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(
+        False, "--version", help="Show the version.", callback=_version, is_eager=True
+    ),
+) -> None:
+    pass
+
+
+def run() -> None:
+    """Run the command line, and turn an error of ours into text and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or pipe that is not UTF-8 gets "?" for a bar, not a traceback.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    try:
+        app()
+    except LLMOpsError as error:
+        from llmops_core.cli.console import print_error
+
+        print_error(error)
+        raise SystemExit(2) from None

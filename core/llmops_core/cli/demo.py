@@ -1,0 +1,173 @@
+"""``llmops demo``: run a small application of several agents, and look at what was recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from llmops_core.cli.options import StorageOption
+
+if TYPE_CHECKING:
+    from llmops_core.span import Span
+
+__all__ = ["demo"]
+
+_LATENCY_S: Final = 0.03
+_INSTALL: Final = "pip install 'llmops-integrations[demo]'"
+
+
+def demo(
+    storage: StorageOption = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Also measure what monitoring costs.")
+    ] = True,
+) -> None:
+    """Run a small multi-agent application and show what was recorded.
+
+    The model is scripted: no key, no network. Running it again adds to the same storage.
+    """
+    from llmops_core.cli.console import console, masked, print_lines, reading
+    from llmops_core.config import storage_url
+    from llmops_core.render import trace_lines
+
+    url = storage or storage_url()
+    app = _application()
+    sessions, stats = _run(app, url)
+    with reading(url) as reader:
+        traces = [_session_traces(reader, session) for session in sessions]
+    width = console().width
+    for spans in traces[0]:
+        print_lines(trace_lines(spans, width=width))
+        typer.echo()
+    _heading("What there is to see")
+    for line in _observations(traces[0]):
+        typer.echo(f"  {line}")
+    _heading("What it cost")
+    typer.echo(f"  {_stored(stats, [s for talk in traces for t in talk for s in t], url)}")
+    if measure:
+        for line in _cost_lines(app.measure()):
+            typer.echo(f"  {line}")
+    _heading("What you can type now")
+    for line in _next(traces[0][0][0].trace_id, url, masked(url)):
+        typer.echo(f"  {line}")
+
+
+def _application() -> Any:
+    """Import the demo by name: the core knows no framework, and the demo needs one."""
+    import importlib
+
+    from llmops_core.errors import MissingDependency
+
+    try:
+        return importlib.import_module("llmops_integrations.demo")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("langchain_core", "langgraph"):
+            raise
+        raise MissingDependency(
+            f"the demo needs {error.name}, which is not installed", do=_INSTALL
+        ) from error
+
+
+def _run(app: Any, url: str) -> tuple[list[str], dict[str, Any]]:
+    """Hold every conversation, monitored; return the sessions and the monitor's numbers."""
+    from llmops_core import Monitor
+
+    graph = app.support_desk(_LATENCY_S)
+    with Monitor(storage=url) as monitor:
+        callbacks = [app.handler(monitor)]
+        sessions = [app.hold(graph, talk, callbacks=callbacks)[0] for talk in app.CONVERSATIONS]
+        monitor.flush()
+        stats = monitor.stats()
+    return sessions, stats
+
+
+def _session_traces(reader: Any, session: str) -> list[list[Span]]:
+    from llmops_core.batch import spans_from_arrow
+
+    spans = spans_from_arrow(reader.query(session_id=session, order=["start_time"]))
+    by_trace: dict[str, list[Span]] = {}
+    for span in spans:
+        by_trace.setdefault(span.trace_id, []).append(span)
+    return list(by_trace.values())
+
+
+def _heading(text: str) -> None:
+    from llmops_core.cli.console import console
+
+    console().print(f"\n{text}", style="bold")
+
+
+def _observations(traces: list[list[Span]]) -> list[str]:
+    """Say what went wrong in the first conversation, read from its stored spans alone."""
+    import re
+
+    from llmops_core.render_text import duration_text, visible
+
+    spans = [s for trace in traces for s in trace]
+    lines = []
+    asked = next((s.input or "" for s in spans if s.parent_id is None), "")
+    order = re.search(r"\b[A-Z]-\d{4}\b", asked)
+    for agent in dict.fromkeys(s.agent for s in spans if s.agent):
+        first = next((s for s in spans if s.kind == "llm" and s.agent == agent), None)
+        if order and first and order[0] not in (first.input or ""):
+            lines.append(
+                f"✗ order {order[0]} did not reach {visible(agent)}: not in its first prompt"
+            )
+    for span in spans:
+        if span.outcome == "error":
+            again = [
+                s for s in spans if s.name == span.name and (s.attempt or 1) > (span.attempt or 1)
+            ]
+            how = "; the next attempt worked" if any(s.outcome == "ok" for s in again) else ""
+            lines.append(f"✗ {visible(span.name)} failed: {visible(span.error_message or '')}{how}")
+    if len(traces) > 1:
+        waited = traces[1][0].start_time - max(s.end_time for s in traces[0])
+        lines.append(
+            f"◐ the refund waited {duration_text(waited / 1000)} for a human; "
+            f"trace {traces[1][0].trace_id[:12]} went on"
+        )
+    return lines
+
+
+def _stored(stats: dict[str, Any], spans: list[Span], url: str) -> str:
+    from llmops_core.render_text import plural
+
+    counted = stats["spans"]
+    text = f"{plural(len(spans), 'span')} stored, {sum(counted['dropped'].values())} dropped"
+    folder = Path(url.partition(":")[2])
+    if url.startswith("parquet:") and folder.is_dir():
+        files = [p for p in folder.rglob("*.parquet") if ".journal" not in p.parts]
+        size = sum(p.stat().st_size for p in files)
+        text += f"; {plural(len(files), 'Parquet file')} of {size / 1000:,.0f} kB in {folder}"
+    return text
+
+
+def _cost_lines(cost: Any) -> list[str]:
+    more = cost.monitored_ms - cost.alone_ms
+    return [
+        f"CPU of one conversation ({cost.spans:.0f} spans, a model that takes no time):",
+        f"  {cost.alone_ms:.1f} ms alone, {more:.1f} ms more when monitored = {cost.span_us:.0f} µs a span",
+        f"  every thread and the writing included; medians of {cost.blocks} interleaved pairs",
+    ]
+
+
+def _next(trace_id: str, url: str, shown: str) -> list[str]:
+    option = "" if url == "parquet:./llmops_data" else f" --storage {shown}"
+    lines = [f"llmops trace {trace_id[:12]} --content{option}", f"llmops traces{option}"]
+    if url.startswith("parquet:"):
+        folder = url.partition(":")[2].rstrip("/").removeprefix("./")
+        lines += ["", *(f'python -c "{code}"' for code in _one_liners(folder))]
+    return lines
+
+
+def _one_liners(folder: str) -> list[str]:
+    """The same question, in SQL and in two data frame libraries, from the files themselves."""
+    files = f"{folder}/*/*.parquet"
+    sql = f"select kind, outcome, count(*) from '{files}' group by all"
+    return [
+        f"import duckdb; print(duckdb.sql(\\"{sql}\\"))",
+        f"import pandas; print(pandas.read_parquet('{folder}').value_counts(['kind', 'outcome']))",
+        f"import polars; print(polars.read_parquet('{files}').group_by('kind', 'outcome').len())",
+    ]

@@ -1,0 +1,163 @@
+"""``llmops doctor``: what is installed, what is configured, and whether it works."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+import typer
+
+from llmops_core.cli.options import JsonOption, StorageOption
+
+__all__ = ["doctor"]
+
+_PACKAGES: Final = (
+    "llmops-integrations",
+    "langchain-core",
+    "langgraph",
+    "crewai",
+    "pyarrow",
+    "duckdb",
+)
+#: What the program reads from the environment; another LLMOPS_ name is a misspelling.
+_VARIABLES: Final = ("LLMOPS_STATE_DIR", "LLMOPS_STORAGE_URL")
+
+
+def doctor(storage: StorageOption = None, as_json: JsonOption = False) -> None:
+    """Check versions, storage, journals, plugins and settings; exit 1 if the storage fails."""
+    from llmops_core.cli.console import print_json
+
+    report = _report(storage)
+    if as_json:
+        print_json(report)
+    else:
+        for line in _lines(report):
+            typer.echo(line)
+    if not report["storage"]["healthy"]:
+        raise typer.Exit(1)
+
+
+def _report(storage: str | None) -> dict[str, Any]:
+    from llmops_core.cli.journals import journal_root, journal_states
+    from llmops_core.config import storage_url
+    from llmops_core.plugins import BUILTINS, installed_plugins
+
+    url = storage or storage_url()
+    root = journal_root(url)
+    return {
+        "python": {"version": sys.version.split()[0], "platform": sys.platform},
+        "packages": _versions(),
+        "storage": _storage(url, storage),
+        "journals": {
+            "root": str(root),
+            "writers": [state._asdict() for state in journal_states(root)],
+        },
+        "plugins": {
+            "builtin": {kind: sorted(names) for kind, names in BUILTINS.items()},
+            "installed": installed_plugins(),
+        },
+        "settings": _settings(),
+        "environment": _environment(),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    import importlib.metadata
+
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def _storage(url: str, option: str | None) -> dict[str, Any]:
+    from llmops_core.cli.console import masked, reading
+    from llmops_core.errors import LLMOpsError
+
+    source = "--storage" if option else "the default"
+    if not option and os.environ.get("LLMOPS_STORAGE_URL"):
+        source = "LLMOPS_STORAGE_URL"
+    found: dict[str, Any] = {"url": masked(url), "source": source, "healthy": True, "error": None}
+    try:
+        with reading(url) as reader:
+            row = reader.query(aggregates=["count", "max:end_time"]).to_pylist()
+    except LLMOpsError as error:
+        return {**found, "healthy": False, "error": masked(str(error))}
+    found["spans"] = row[0]["count"] if row else 0
+    found["newest"] = row[0]["max_end_time"] if row else None
+    return found
+
+
+def _settings() -> dict[str, Any]:
+    """Return each setting's value where a program gives none, and where it comes from."""
+    import msgspec
+
+    from llmops_core.config import Settings
+
+    return {
+        name: {"value": value, "source": "default"}
+        for name, value in msgspec.structs.asdict(Settings()).items()
+    }
+
+
+def _environment() -> dict[str, Any]:
+    from llmops_core.cli.console import masked
+
+    return {
+        name: {"value": masked(value), "read": name in _VARIABLES}
+        for name, value in sorted(os.environ.items())
+        if name.startswith("LLMOPS_")
+    }
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    from llmops_core.cli.console import wire
+    from llmops_core.render_text import visible
+
+    yield f"python      {report['python']['version']} on {report['python']['platform']}"
+    for name, version in report["packages"].items():
+        yield f"            {name} {version or '(not installed)'}"
+    state = report["storage"]
+    yield f"storage     {visible(state['url'])} (from {state['source']})"
+    if state["healthy"]:
+        newest = wire(state["newest"]) if state["newest"] else "none yet"
+        yield f"            ✓ answers: {state['spans']:,} spans, newest {newest}"
+    else:
+        yield f"            ✗ {visible(state['error'])}"
+    yield f"journals    {visible(report['journals']['root'])}"
+    yield from map(_journal_line, report["journals"]["writers"])
+    if not report["journals"]["writers"]:
+        yield "            none: nothing waits to be stored"
+    for kind, names in report["plugins"]["builtin"].items():
+        yield f"{'plugins' if kind == 'storage' else '':<12}built-in {kind}: {', '.join(names)}"
+    installed = [f"{name} ({dist})" for name, dist in report["plugins"]["installed"].items()]
+    yield f"            installed: {visible(', '.join(installed)) or 'none'}; enabled where named"
+    yield "settings    defaults; Monitor(name=value) changes one"
+    for name, setting in report["settings"].items():
+        yield f"            {name} = {setting['value']}"
+    yield "environment"
+    for name, variable in report["environment"].items():
+        note = "" if variable["read"] else "   ? not a variable that is read"
+        yield f"            {visible(name)}={visible(variable['value'])}{note}"
+
+
+def _journal_line(writer: dict[str, Any]) -> str:
+    from llmops_core.render_text import plural, visible
+
+    pending = writer["pending_spans"]
+    parts = [
+        "living" if writer["living"] else "dead",
+        f"{writer['bytes']:,} bytes",
+        "too large to count" if pending is None else f"{plural(pending, 'span')} to store",
+        f"{writer['open_spans']:,} open",
+    ]
+    if writer["damaged_records"]:
+        parts.append(plural(writer["damaged_records"], "damaged record"))
+    if not writer["living"] and pending != 0:
+        parts.append("run: llmops recover")
+    return f"            {visible(writer['writer_id'])}: {', '.join(parts)}"

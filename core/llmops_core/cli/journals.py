@@ -1,0 +1,87 @@
+"""The journals on this machine: whether each one's writer lives, and what it still holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from llmops_core.config import state_dir
+from llmops_core.journal_format import Damage, read_records, segments
+
+__all__ = ["JournalState", "journal_root", "journal_states"]
+
+#: A journal beyond this is not read to count its spans; its bytes are told.
+_MAX_READ_BYTES: Final = 64 * 1024 * 1024
+
+
+class JournalState(NamedTuple):
+    """One writer's journal."""
+
+    writer_id: str
+    living: bool
+    bytes: int
+    pending_spans: int | None  # not stored yet; None where the journal is too large to count
+    open_spans: int
+    damaged_records: int
+
+
+def journal_root(url: str) -> Path:
+    """Return the folder that holds the journals of a storage's writers."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "parquet":
+        return Path(rest.removeprefix("//")) / ".journal"
+    return state_dir() / "journal"
+
+
+def journal_states(root: Path) -> list[JournalState]:
+    """Return the journals below *root*, oldest first. Changes nothing."""
+    if not root.is_dir():
+        return []
+    folders = (p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [_state(folder) for folder in sorted(folders)]
+
+
+def _state(folder: Path) -> JournalState:
+    paths = segments(folder)
+    size = sum(_size(p) for p in paths)
+    damage = Damage()
+    pending: int | None = None
+    if size <= _MAX_READ_BYTES:
+        seqs: set[int] = set()
+        stored_to = 0
+        for path in paths:
+            for record in read_records(_read(path), 0, damage):
+                seqs.update(s.seq or 0 for s in record.spans)
+                if record.type == "c":
+                    stored_to = max(stored_to, record.range[1])
+        pending = sum(seq > stored_to for seq in seqs)
+    opened = sum(len(r.spans) for r in read_records(_read(folder / "open"), 0, Damage()))
+    return JournalState(folder.name, _lives(folder), size, pending, opened, damage.records)
+
+
+def _lives(folder: Path) -> bool:
+    """Whether the writer holds its lock: the kernel lets it go when the process dies."""
+    import fcntl
+
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # its writer has just dropped it
+        return b""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
