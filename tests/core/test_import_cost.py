@@ -1,0 +1,97 @@
+"""Importing is cheap and quiet: little CPU time, nothing heavy, no thread, no file, no socket."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: The promise of the design, in milliseconds of CPU time. The one timing gate of the suite.
+BUDGET_MS = 150
+HEAVY = ("pyarrow", "duckdb", "pydantic_settings", "rich", "typer")
+
+# What the interpreter itself opens to import (source, bytecode, libraries) is not counted.
+PROBE = """
+import importlib, json, re, sys, threading, time
+prepare, target = sys.argv[1:]
+if prepare:
+    importlib.import_module(prepare)
+seen = []
+def watch(event, args):
+    if event.startswith(("socket.", "subprocess.", "os.fork")):
+        seen.append(event)
+    elif event == "open" and not re.search(r"[.](py|so|pyc)([.]\\d+)?$", str(args[0])):
+        seen.append(f"open {args[0]}")
+sys.addaudithook(watch)
+before_threads, before = threading.active_count(), set(sys.modules)
+start = time.process_time()
+importlib.import_module(target)
+cpu_ms = (time.process_time() - start) * 1000
+print(json.dumps({
+    "cpu_ms": cpu_ms,
+    "threads": threading.active_count() - before_threads,
+    "seen": seen,
+    "modules": sorted({name.partition(".")[0] for name in set(sys.modules) - before}),
+}))
+"""
+
+TARGETS = [("", "llmops_core"), ("langchain_core.callbacks", "llmops_integrations.langchain")]
+
+
+def probe(prepare: str, target: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, prepare, target],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.fixture(params=TARGETS, ids=[target for _, target in TARGETS])
+def imported(request: pytest.FixtureRequest) -> tuple[str, str]:
+    prepare, target = request.param
+    if prepare:
+        pytest.importorskip(prepare.partition(".")[0])
+    probe(prepare, target)  # writes the bytecode, so that what follows is measured warm
+    return prepare, target
+
+
+def test_importing_stays_within_its_budget(imported: tuple[str, str]) -> None:
+    spent = statistics.median(probe(*imported)["cpu_ms"] for _ in range(5))
+    assert spent <= BUDGET_MS, f"{imported[1]} took {spent:.0f} ms of CPU"
+
+
+def test_importing_loads_nothing_heavy(imported: tuple[str, str]) -> None:
+    assert not set(probe(*imported)["modules"]) & set(HEAVY)
+
+
+def test_importing_starts_no_thread_and_opens_nothing(imported: tuple[str, str]) -> None:
+    report = probe(*imported)
+    assert report["threads"] == 0
+    assert report["seen"] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "shows"),
+    [
+        ("import threading as t\nt.Thread(target=t.Event().wait, daemon=True).start()", "threads"),
+        ("import socket; socket.socket()", "seen"),
+        ("open('written', 'w').close()", "seen"),
+    ],
+    ids=["thread", "socket", "file"],
+)
+def test_the_probe_sees_what_it_looks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, shows: str
+) -> None:
+    (tmp_path / "a_loud_module.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert probe("", "a_loud_module")[shows]
