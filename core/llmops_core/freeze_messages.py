@@ -32,11 +32,17 @@ CACHED_BYTES: Final = 4_000_000
 _SIZED_WHEN_OMITTED: Final = 200  # how many omitted messages are looked up for their size
 
 
-class FrozenBytes(msgspec.Struct, frozen=True, gc=False):
-    """Binary data: how many bytes there were, and the first few of them."""
+class FrozenBytes:
+    """Binary data: how many bytes there were, and the first few of them.
 
-    size: int
-    head: bytes
+    No struct, so that encoding asks what to make of it: hashing the head is the intake's work.
+    """
+
+    __slots__ = ("head", "size")
+
+    def __init__(self, size: int, head: bytes) -> None:
+        self.size = size
+        self.head = head
 
 
 class FrozenToolCall(msgspec.Struct, frozen=True, gc=False):
@@ -187,6 +193,8 @@ class MessageCache:
         if kept.message is not message:
             return None
         values = kept.values_of(message)
+        if type(values) is not dict:  # __dict__ was assigned
+            return None
         for name, value in kept.reads:
             if values.get(name) is not value:
                 return None

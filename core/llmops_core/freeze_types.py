@@ -291,14 +291,15 @@ def _is_c_field(found: object) -> bool:
 def _numpy_array(cls: type) -> Plan:
     if name_of(cls) != ("numpy", "ndarray"):
         return _unknown(cls)
-    shape, dtype = vars_of(cls).get("shape"), vars_of(cls).get("dtype")
+    shape: Any = vars_of(cls).get("shape")
+    dtype: Any = vars_of(cls).get("dtype")
 
     def plan(walk: Walk, value: Any, depth: int) -> Any:
-        kind = dtype.__get__(value)  # type: ignore[union-attr]
-        code = next((v["str"] for b in mro_of(type(kind)) if "str" in (v := vars_of(b))), None)
+        kind = dtype.__get__(value)
+        code: Any = next((v["str"] for b in mro_of(type(kind)) if "str" in (v := vars_of(b))), None)
         pairs = [
             ("type", "numpy.ndarray"),
-            ("shape", shape.__get__(value)),  # type: ignore[union-attr]
+            ("shape", shape.__get__(value)),
             (
                 "dtype",
                 code.__get__(kind) if _is_c_field(code) else type_name(type(kind)),
@@ -344,6 +345,7 @@ _BASES: Final[list[tuple[type, Callable[[type], Plan]]]] = [
     (dt.date, _moment(dt.date, _DAY)),
     (dt.time, _moment(dt.time, _CLOCK)),
     (dt.timedelta, _moment(dt.timedelta, ("days", "seconds", "microseconds"))),
+    (BaseException, _exception),
     (type, _class),
 ]
 _NAMED: Final[dict[tuple[str, str], Callable[[type], Plan]]] = {
@@ -351,25 +353,25 @@ _NAMED: Final[dict[tuple[str, str], Callable[[type], Plan]]] = {
     ("numpy", "ndarray"): _numpy_array,
     ("numpy", "generic"): _numpy_scalar,
 }
+_EXACT_PLANS: Final[list[tuple[type, Plan]]] = [
+    (type(None), _keep),
+    (bool, _keep),
+    (str, _text),
+    (int, _integer),
+    (float, _float),
+    (dict, fw.copy_dict),
+    (list, fw.copy_list),
+    (tuple, fw.copy_list),
+    (complex, _complex),
+    (range, _range),
+    (memoryview, _binary),
+    (decimal.Decimal, _keep),
+    (uuid.UUID, _keep),
+    (Message, copy_message),
+    (PosixPath, _path),
+    (WindowsPath, _path),
+    (PurePosixPath, _path),
+    (PureWindowsPath, _path),
+]
 # By id, for the same reason as PLANS; these classes live for ever.
-_EXACT: Final[dict[int, tuple[type, Plan]]] = {
-    id(cls): (cls, plan)
-    for cls, plan in [
-        (type(None), _keep),
-        (bool, _keep),
-        (str, _text),
-        (int, _integer),
-        (float, _float),
-        (dict, fw.copy_dict),
-        (list, fw.copy_list),
-        (tuple, fw.copy_list),
-        (complex, _complex),
-        (range, _range),
-        (memoryview, _binary),
-        (decimal.Decimal, _keep),
-        (uuid.UUID, _keep),
-        (Message, copy_message),
-        *((path, _path) for path in (PosixPath, WindowsPath, PurePosixPath, PureWindowsPath)),
-    ]
-}
-_BASES.append((BaseException, _exception))
+_EXACT: Final[dict[int, tuple[type, Plan]]] = {id(plan[0]): plan for plan in _EXACT_PLANS}

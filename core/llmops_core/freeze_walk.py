@@ -13,6 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from llmops_core.type_names import type_name
+
 __all__ = [
     "CHANGED",
     "CYCLE",
@@ -333,9 +335,9 @@ def _key_text(walk: Walk, key: Any, depth: int) -> str:
     else:
         frozen = copy_value(walk, key, depth)
         try:
-            text = frozen if type(frozen) is str else msgspec.json.encode(frozen).decode()
-        except Exception:  # noqa: BLE001 - a lone surrogate inside a tuple used as a key
-            text = "<key>"
+            text = str(frozen if type(frozen) is str else msgspec.json.encode(frozen).decode())
+        except Exception:  # noqa: BLE001 - bytes, or a lone surrogate inside a tuple
+            text = f"<{type_name(kind)}>"
     if len(text) > KEY_CHARS:
         walk.truncated = True
         walk.cut += len(text) - KEY_CHARS

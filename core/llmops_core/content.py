@@ -1,0 +1,174 @@
+"""Content: a frozen copy as the text that is stored, clean for every storage.
+
+Runs on the intake thread. The canonical form: a lone text as it is; anything else as compact JSON
+in UTF-8 with sorted keys, but for messages and tool calls, whose keys have a fixed order.
+
+NUL becomes U+2400 and a lone surrogate U+FFFD, in keys too: PostgreSQL refuses both, pyarrow the
+second. A key that meets another one gets a suffix: ``a``, ``a#2``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any, Final
+
+import msgspec
+
+from llmops_core.freeze import Freezer, Frozen, FrozenBytes, FrozenMessage, FrozenToolCall
+
+__all__ = ["Content", "encode_content", "sanitize_text"]
+
+NUL: Final = "\x00"
+NUL_SIGN: Final = "\u2400"
+REPLACEMENT: Final = "\ufffd"
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_REFREEZER: Final = Freezer(text_limit=1_000_000, node_limit=100_000, depth_limit=64)
+_UNENCODABLE: Final = "<unencodable>"
+_MAGIC: Final = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"%PDF-", "application/pdf"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff\xfb", "audio/mpeg"),
+    (b"OggS", "audio/ogg"),
+    (b"fLaC", "audio/flac"),
+    (b"\x1aE\xdf\xa3", "video/webm"),
+    (b"PK\x03\x04", "application/zip"),
+    (b"\x1f\x8b", "application/gzip"),
+)
+_BINARY: Final = "application/octet-stream"
+_RIFF: Final = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
+
+
+class Content(msgspec.Struct, frozen=True, gc=False):
+    """Text ready to be stored, and what was done to it."""
+
+    text: str
+    truncated: bool
+    size: int  # bytes before the cut; a lower bound if truncated
+    nul: int = 0  # how many NULs were replaced
+    surrogates: int = 0  # how many lone surrogates were replaced
+
+
+def sanitize_text(text: str) -> tuple[str, int, int]:
+    """Return *text* as every storage accepts it, and how many NULs and surrogates it had."""
+    nul = surrogates = 0
+    if NUL in text:
+        nul = text.count(NUL)
+        text = text.replace(NUL, NUL_SIGN)
+    if not text.isascii():
+        text, surrogates = _SURROGATE.subn(REPLACEMENT, text)
+    return text, nul, surrogates
+
+
+def encode_content(frozen: Frozen) -> Content:
+    """Encode a frozen copy. Total: whatever the copy holds, a text comes out."""
+    value = frozen.value
+    if type(value) is str:
+        text, nul, surrogates = sanitize_text(value)
+        size = len(text) if text.isascii() else len(text.encode())
+        return Content(text, frozen.truncated, size + frozen.cut_bytes, nul, surrogates)
+    try:
+        data = _ENCODER.encode(value)
+        # Six characters that an escaped backslash may also spell; the walk tells which.
+        if b"\\u0000" not in data:
+            return Content(data.decode(), frozen.truncated, len(data) + frozen.cut_bytes)
+    except Exception:  # noqa: BLE001, S110 - a surrogate, or a value that is not plain: walk it
+        pass
+    return _encode_walked(frozen)
+
+
+def _encode_walked(frozen: Frozen) -> Content:
+    """Encode with every text looked at; the way for what the fast encoder cannot take."""
+    cleaner = _Cleaner()
+    truncated = frozen.truncated
+    try:
+        data = _ENCODER.encode(cleaner.clean(frozen.value, 0))
+    except Exception:  # noqa: BLE001 - a value that no freezer made: freeze it, then it is plain
+        again = _REFREEZER.freeze(frozen.value)
+        cleaner, truncated = _Cleaner(), truncated or again.truncated
+        try:
+            data = _ENCODER.encode(cleaner.clean(again.value, 0))
+        except Exception:  # noqa: BLE001 - out of memory; a span without content beats none
+            return Content(_UNENCODABLE, True, frozen.cut_bytes)
+    return Content(
+        data.decode(), truncated, len(data) + frozen.cut_bytes, cleaner.nul, cleaner.surrogates
+    )
+
+
+class _Cleaner:
+    """Makes a copy with clean texts and keys, and counts what it replaced."""
+
+    def __init__(self) -> None:
+        self.nul = 0
+        self.surrogates = 0
+
+    def text(self, text: str) -> str:
+        clean, nul, surrogates = sanitize_text(text)
+        self.nul += nul
+        self.surrogates += surrogates
+        return clean
+
+    def clean(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind is str:
+            return self.text(value)
+        if kind is dict:
+            return self._dict(value, depth + 1)
+        if kind is list or kind is tuple:
+            return [self.clean(item, depth + 1) for item in value]
+        if kind is FrozenMessage or kind is FrozenToolCall:
+            names = kind.__struct_fields__
+            return kind(*(self.clean(getattr(value, name), depth + 1) for name in names))
+        if kind is float and value - value != 0.0:
+            return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+        if kind is int and not -(2**63) <= value < 2**63:
+            raise OverflowError  # the freezer knows how to write it
+        return value
+
+    def _dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        if not all(type(key) is str for key in value):
+            raise TypeError  # the freezer knows how to write it
+        for key, item in sorted(value.items(), key=_key):  # so that a suffix is canonical too
+            name = self.text(key)
+            if name in out:
+                count = 2
+                while f"{name}#{count}" in out:
+                    count += 1
+                name = f"{name}#{count}"
+            out[name] = self.clean(item, depth)
+        return out
+
+
+def _key(pair: tuple[str, Any]) -> str:
+    return pair[0]
+
+
+def _encode_bytes(value: Any) -> Any:
+    """Describe binary data. ``sha256`` is of the kept head: the rest was never copied."""
+    if type(value) is FrozenBytes:
+        return {
+            "mime": _mime(value.head),
+            "sha256": hashlib.sha256(value.head).hexdigest(),
+            "size": value.size,
+        }
+    raise TypeError
+
+
+def _mime(head: bytes) -> str:
+    if head[:4] == b"RIFF":
+        return _RIFF.get(head[8:12], _BINARY)
+    if head[4:8] == b"ftyp":
+        return "image/heic" if head[8:12] in {b"heic", b"mif1"} else "video/mp4"
+    return next((mime for magic, mime in _MAGIC if head.startswith(magic)), _BINARY)
+
+
+# "deterministic" sorts the keys of dicts and leaves the fields of a struct in their own order.
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic", enc_hook=_encode_bytes)
