@@ -18,7 +18,7 @@ import pluggy
 from llmops_core import hookspecs
 from llmops_core.errors import LLMOpsError, PluginError, UnknownPart, UnknownStorage
 
-__all__ = ["BUILTINS", "PluginHost", "Registry", "installed_plugins"]
+__all__ = ["BUILTINS", "PluginHost", "Registry", "installed_plugins", "masked", "plugin_name"]
 
 Factory = Callable[[str], object]
 
@@ -111,7 +111,9 @@ class PluginHost:
         self._check_hooks(plugin, name)
         if self.manager.is_registered(plugin) or self.manager.has_plugin(name):
             raise PluginError(
-                f"plugin {name!r} is given twice", "expected each plugin once", "leave out one of them"
+                f"plugin {name!r} is given twice",
+                "expected each plugin once",
+                "leave out one of them",
             )
         self.manager.register(plugin, name)
         try:
@@ -191,7 +193,9 @@ class PluginHost:
         """Refuse what pluggy would take silently: misspelt, unmarked and asynchronous hooks."""
         if inspect.isclass(plugin):
             raise PluginError(
-                f"plugin {name!r} is a class", "expected an object", f"write {name}() instead of {name}"
+                f"plugin {name!r} is a class",
+                "expected an object",
+                f"write {name}() instead of {name}",
             )
         known = [n for n in vars(hookspecs) if n.startswith("llmops_")]
         marked = 0
@@ -219,7 +223,8 @@ class PluginHost:
             marked += 1
         if not marked:
             raise PluginError(
-                f"plugin {name!r} implements no hook", "expected at least one of " + ", ".join(known)
+                f"plugin {name!r} implements no hook",
+                "expected at least one of " + ", ".join(known),
             )
 
     def _unknown(self, kind: str, name: str, argument: str) -> UnknownPart | UnknownStorage:
@@ -228,7 +233,7 @@ class PluginHost:
         hint = _did_you_mean(name, known)
         if kind == "storage":
             do = hint or f"pass a storage object, or install a plugin that registers {name!r}"
-            return UnknownStorage(f"no storage handles {_masked(argument)!r}", listed, do)
+            return UnknownStorage(f"no storage handles {masked(argument)!r}", listed, do)
         do = hint or f"pass an object, or install a plugin that registers {name!r}"
         return UnknownPart(f"unknown {kind} {name!r}", listed, do)
 
@@ -268,7 +273,7 @@ def _did_you_mean(name: str, known: Iterable[Any]) -> str:
     return f"did you mean {close[0]!r}?" if close else ""
 
 
-def _masked(url: str) -> str:
+def masked(url: str) -> str:
     """Hide the password of a URL: it may end up in a log."""
     scheme, sep, rest = url.partition("://")
     if not sep or "@" not in rest:

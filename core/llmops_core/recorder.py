@@ -1,28 +1,95 @@
-"""The host's side: take a start or an end on the caller's thread, and hand it over in microseconds.
+"""The host's side: take a start or an end on the caller's thread, and hand it over.
 
-A framework handler calls a :class:`Recorder`; nothing here blocks, raises, or runs foreign code.
+A framework handler calls a :class:`Recorder`. Nothing here blocks, raises, or runs foreign code;
+one call is one bounded copy and one append.
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
-from threading import Event, RLock
-from typing import Any, Final
+from typing import Any
 
+from llmops_core.clock import Clock
+from llmops_core.failures import Failures
 from llmops_core.freeze import Freezer, Frozen
+from llmops_core.queue import END, EVENT_BYTES, MARK, POINT, START, IntakeQueue
 
-__all__ = ["END", "MARK", "POINT", "START", "HostEvent", "IntakeQueue", "Recorder"]
+__all__ = ["Recorder"]
 
-START: Final = 0
-END: Final = 1
-MARK: Final = 2  # the first streamed token
-POINT: Final = 3  # an event: a span of zero duration
 
-#: ``(what, run id, parent run id, monotonic ns, wall ns, fields, weight in bytes)``
-HostEvent = tuple[int, int, int | None, int, int, dict[str, Any] | None, int]
+class Recorder:
+    """Takes lifecycle events from handlers. Safe from any thread and any event loop.
 
-#: What an event weighs beside its content: the tuple, the dict and short texts.
-EVENT_BYTES: Final = 600
+    ``run_id`` and ``parent_run_id`` are 128-bit integers (``uuid.UUID.int``). ``fields`` are keyed
+    by the columns of :class:`~llmops_core.Span`; ``input`` and ``output`` hold what
+    :meth:`freeze` returned. The dict is handed over: do not change it afterwards.
+    """
+
+    def __init__(
+        self, queue: IntakeQueue, freezer: Freezer, clock: Clock, failures: Failures
+    ) -> None:
+        self.queue = queue
+        self.freeze: Callable[[object], Frozen] = freezer.freeze
+        self._monotonic = clock.monotonic_ns
+        self._wall = clock.wall_ns
+        self._failures = failures
+        # next() on a counter is atomic, and cheaper than a lock.
+        self._skips = count(1)
+        self._skipped = 0
+
+    @property
+    def skipped(self) -> int:
+        """Runs that the span mapping does not store."""
+        return self._skipped
+
+    def start(
+        self,
+        run_id: int,
+        parent_run_id: int | None,
+        fields: dict[str, Any],
+        promotable: bool = False,
+    ) -> None:
+        """Record that a run starts. ``promotable``: a task becomes an agent when it calls a model."""
+        content = fields.get("input")
+        weight = EVENT_BYTES if content is None else EVENT_BYTES + content.weight
+        self.queue.put(
+            (
+                START,
+                run_id,
+                parent_run_id,
+                self._monotonic(),
+                self._wall(),
+                fields,
+                weight,
+                promotable,
+            )
+        )
+
+    def end(self, run_id: int, parent_run_id: int | None, fields: dict[str, Any]) -> None:
+        """Record that a run ends. Give kind and name again: its start may never have been seen."""
+        content = fields.get("output")
+        weight = EVENT_BYTES if content is None else EVENT_BYTES + content.weight
+        self.queue.put(
+            (END, run_id, parent_run_id, self._monotonic(), self._wall(), fields, weight, False)
+        )
+
+    def mark(self, run_id: int) -> None:
+        """Record that a streaming run gave its first token."""
+        self.queue.put((MARK, run_id, None, self._monotonic(), 0, {}, EVENT_BYTES, False))
+
+    def point(self, run_id: int, parent_run_id: int | None, fields: dict[str, Any]) -> None:
+        """Record an event: a span of zero duration. ``run_id`` is a fresh random id."""
+        content = fields.get("input")
+        weight = EVENT_BYTES if content is None else EVENT_BYTES + content.weight
+        self.queue.put(
+            (POINT, run_id, parent_run_id, self._monotonic(), self._wall(), fields, weight, False)
+        )
+
+    def skip(self) -> None:
+        """Count a run that the span mapping does not store."""
+        self._skipped = next(self._skips)
+
+    def report(self, where: str, error: BaseException) -> None:
+        """Count a failure of a handler; the first of its sort is logged."""
+        self._failures.report("handler", where, error)

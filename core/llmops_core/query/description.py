@@ -151,6 +151,19 @@ class SpanQuery(msgspec.Struct, frozen=True):
         _check_page(self)
 
     @classmethod
+    def from_arguments(cls, query: SpanQuery | None, arguments: Mapping[str, Any]) -> SpanQuery:
+        """Return *query*, or build one from what was typed: parts of a query, and columns to compare."""
+        if query is not None:
+            if not isinstance(query, SpanQuery):
+                raise QueryError(f"query {query!r}", "expected a SpanQuery or keyword arguments")
+            if arguments:
+                raise QueryError("a query and keyword arguments", "expected one of them")
+            return query
+        parts = {k: v for k, v in arguments.items() if k in _PARTS}
+        equal = {k: v for k, v in arguments.items() if k not in _PARTS}
+        return cls.build(equal=equal, **parts)
+
+    @classmethod
     def build(
         cls,
         *,
@@ -189,6 +202,11 @@ class SpanQuery(msgspec.Struct, frozen=True):
             aggregates=tuple(_aggregate(a) for a in _listed("aggregates", aggregates)),
         )
 
+
+_PARTS: Final = frozenset(
+    {"where", "since", "until", "columns", "order", "limit", "after", "group_by"}
+    | {"bucket_seconds", "aggregates"}
+)
 
 Moment = dt.datetime | str | int | None
 

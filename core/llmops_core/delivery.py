@@ -1,0 +1,184 @@
+"""The delivery thread: finished spans to collectors, exporters and the storage.
+
+It waits for nobody: collectors have a deadline, exporters and the storage have queues and threads of
+their own. A failing storage never stops the journal, which lies before this stage.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from llmops_core.batch import SpanBatch
+from llmops_core.collecting import Collecting
+from llmops_core.exporting import ExportWorker
+from llmops_core.failures import Failures
+from llmops_core.flushing import FlushMark
+from llmops_core.journal import Journal
+from llmops_core.span import Span
+from llmops_core.storing import StoreWorker
+
+__all__ = ["Delivery"]
+
+#: How long a span waits before exporters get it, and how many are sent at once.
+EXPORT_SECONDS: Final = 0.5
+EXPORT_SPANS: Final = 500
+
+_Item = tuple[list[Span], int] | FlushMark
+
+
+class Delivery:
+    """Cuts what the intake hands over into batches, by size and by age."""
+
+    def __init__(
+        self,
+        *,
+        writer_id: str,
+        journal: Journal | None,
+        collecting: Collecting,
+        exporters: Sequence[ExportWorker],
+        store: StoreWorker,
+        batch_spans: int,
+        batch_seconds: float,
+        failures: Failures,
+    ) -> None:
+        self._writer_id = writer_id
+        self._journal = journal
+        self._collecting = collecting
+        self._exporters = exporters
+        self._store = store
+        self._batch_spans = batch_spans
+        self._batch_seconds = batch_seconds
+        self._failures = failures
+        # Without exporters nobody reads a span before its batch is sealed: measure it then, once.
+        self._chunk_spans = min(EXPORT_SPANS, batch_spans) if exporters else batch_spans
+        self._chunk_seconds = min(EXPORT_SECONDS, batch_seconds) if exporters else batch_seconds
+        self._inbox: deque[_Item] = deque()
+        self._wake = threading.Event()
+        self._chunk: list[Span] = []
+        self._chunk_bytes = 0
+        self._chunk_since = 0.0
+        self._rows: list[Span] = []
+        self._rows_bytes = 0
+        self._rows_since = 0.0
+        self._sealed_to = 0
+        self._thread = threading.Thread(target=self._run, name="llmops-delivery", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def hand_over(self, spans: list[Span], size: int) -> None:
+        """Take finished spans of *size* bytes. Called on the intake thread; never waits."""
+        self._inbox.append((spans, size))
+        self._wake.set()
+
+    def mark(self, mark: FlushMark) -> None:
+        """Take a flush mark behind everything that was handed over."""
+        self._inbox.append(mark)
+        self._wake.set()
+
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(self._next_due())
+            self._wake.clear()
+            closing = False
+            while self._inbox:
+                item = self._inbox.popleft()
+                if isinstance(item, FlushMark):
+                    closing = self._pass_on(item) or closing
+                else:
+                    self._take(*item)
+            self._guard("age", self._cut_by_age)
+            for exporter in self._exporters:
+                exporter.watch()
+            if closing:
+                return
+
+    def _guard(self, where: str, step: object) -> None:
+        try:
+            step()  # type: ignore[operator]
+        except Exception as error:  # a defect of ours must not end the thread
+            self._failures.report("delivery", where, error)
+
+    def _next_due(self) -> float | None:
+        now = time.monotonic()
+        due = []
+        if self._chunk:
+            due.append(self._chunk_since + self._chunk_seconds - now)
+        if self._rows:
+            due.append(self._rows_since + self._batch_seconds - now)
+        if self._exporters:
+            due.append(1.0)
+        return max(0.0, min(due)) if due else None
+
+    def _take(self, spans: list[Span], size: int) -> None:
+        if not self._chunk:
+            self._chunk_since = time.monotonic()
+        self._chunk.extend(spans)
+        self._chunk_bytes += size
+        if len(self._chunk) >= self._chunk_spans:
+            self._guard("chunk", self._cut_chunk)
+
+    def _pass_on(self, mark: FlushMark) -> bool:
+        self._guard("chunk", self._cut_chunk)
+        self._guard("seal", self._seal_all)
+        self._store.mark(mark)
+        for exporter in self._exporters:
+            exporter.offer(mark)
+        return mark.closing
+
+    def _cut_by_age(self) -> None:
+        now = time.monotonic()
+        if self._chunk and now - self._chunk_since >= self._chunk_seconds:
+            self._cut_chunk()
+        if self._rows and now - self._rows_since >= self._batch_seconds:
+            self._seal_all()
+
+    def _cut_chunk(self) -> None:
+        """Measure what came in, give it to the exporters, and add it to what will be sealed."""
+        while self._chunk:
+            rows, self._chunk = self._chunk[: self._chunk_spans], self._chunk[self._chunk_spans :]
+            share = self._chunk_bytes * len(rows) // (len(rows) + len(self._chunk))
+            self._chunk_bytes -= share
+            batch = self._collecting.collect(self._batch(rows))
+            for exporter in self._exporters:
+                exporter.offer(batch)
+            if not self._rows:
+                self._rows_since = self._chunk_since
+            self._rows.extend(batch.rows)
+            self._rows_bytes += share
+            while len(self._rows) >= self._batch_spans:
+                self._seal(self._batch_spans)
+
+    def _seal_all(self) -> None:
+        while self._rows:
+            self._seal(self._batch_spans)
+
+    def _seal(self, count: int) -> None:
+        rows, self._rows = self._rows[:count], self._rows[count:]
+        share = self._rows_bytes * len(rows) // (len(rows) + len(self._rows))
+        self._rows_bytes -= share
+        self._rows_since = time.monotonic()
+        batch = self._batch(rows)
+        try:
+            if self._journal is not None:
+                self._journal.seal(batch.first_seq, batch.last_seq)
+        except OSError as error:
+            self._failures.report("journal", "seal", error)
+        self._store.add(batch, share)
+
+    def _batch(self, rows: list[Span]) -> SpanBatch:
+        return SpanBatch(
+            rows,
+            writer_id=self._writer_id,
+            first_seq=rows[0].seq or 0,
+            last_seq=rows[-1].seq or 0,
+        )

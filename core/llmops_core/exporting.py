@@ -1,0 +1,139 @@
+"""One worker for each exporter: its own thread, its own bounded queue, its own deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from threading import Lock
+from typing import Any, Final
+
+from llmops_core.batch import SpanBatch
+from llmops_core.collecting import CUT_OFF_AFTER
+from llmops_core.failures import Failures
+from llmops_core.flushing import FlushMark
+from llmops_core.lane import Lane
+from llmops_core.protocols import Exporter
+
+__all__ = ["ExportWorker"]
+
+DEADLINE_SECONDS: Final = 10.0
+MAX_QUEUED_SPANS: Final = 20_000
+
+
+class ExportWorker:
+    """Feeds one exporter. ``offer`` is called on the delivery thread and never waits."""
+
+    def __init__(self, name: str, exporter: Exporter, failures: Failures) -> None:
+        self.name = name
+        self.exported = 0
+        self.failed = 0
+        self.dropped = 0
+        self.cut_off = False
+        self._exporter = exporter
+        self._failures = failures
+        self._items: deque[SpanBatch | FlushMark] = deque()
+        self._queued = 0
+        self._lock = Lock()
+        self._in_a_row = 0
+        self._busy_since: float | None = None
+        self._running = False
+        self._lane = Lane(f"exporter-{name}")
+
+    @property
+    def queued(self) -> int:
+        """Spans that wait for this exporter."""
+        return self._queued
+
+    def stats(self) -> dict[str, Any]:
+        """Return this exporter's own ledger."""
+        return {
+            "exported": self.exported,
+            "failed": self.failed,
+            "dropped": self.dropped,
+            "queued": self._queued,
+            "cut_off": self.cut_off,
+        }
+
+    def offer(self, item: SpanBatch | FlushMark) -> None:
+        """Queue a batch or a flush mark; a batch beyond the bound is dropped and counted."""
+        with self._lock:
+            if isinstance(item, SpanBatch):
+                if self.cut_off or self._queued + len(item) > MAX_QUEUED_SPANS:
+                    self.dropped += len(item)
+                    return
+                self._queued += len(item)
+            elif self.cut_off:
+                item.done(self.name)
+                return
+            self._items.append(item)
+            if self._running:
+                return
+            self._running = True
+        self._lane.submit(self._drain())
+
+    def watch(self) -> None:
+        """Cut off an exporter that blocks its thread past the deadline. Called now and then."""
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > DEADLINE_SECONDS * 1.5:
+            self._cut_off("export", TimeoutError(f"no answer in {DEADLINE_SECONDS} s"))
+
+    def close(self, timeout: float) -> None:
+        """Close the exporter, waiting at most *timeout* seconds."""
+        if not self.cut_off:
+            try:
+                self._lane.submit(self._exporter.close()).result(timeout)
+            except Exception as error:
+                self._failures.report(self.name, "close", error)
+        self._lane.stop()
+
+    async def _drain(self) -> None:
+        while True:
+            with self._lock:
+                if not self._items or self.cut_off:
+                    self._running = False
+                    return
+                item = self._items.popleft()
+            if isinstance(item, FlushMark):
+                item.done(self.name)
+            else:
+                await self._export(item)
+
+    async def _export(self, batch: SpanBatch) -> None:
+        self._busy_since = time.monotonic()
+        try:
+            await asyncio.wait_for(self._exporter.export(batch), DEADLINE_SECONDS)
+        except BaseException as error:  # noqa: BLE001 - a plugin's sys.exit must not end the lane
+            if not self.cut_off:
+                self.failed += len(batch)
+            self._failed(error)
+        else:
+            self._in_a_row = 0
+            if not self.cut_off:
+                self.exported += len(batch)
+        finally:
+            self._busy_since = None
+            with self._lock:
+                self._queued = max(0, self._queued - len(batch)) if not self.cut_off else 0
+
+    def _failed(self, error: BaseException) -> None:
+        if self.cut_off:
+            return
+        self._failures.report(self.name, "export", error)
+        self._in_a_row += 1
+        if self._in_a_row >= CUT_OFF_AFTER:
+            self._cut_off("export", error, report=False)
+
+    def _cut_off(self, where: str, error: BaseException, *, report: bool = True) -> None:
+        if report:
+            self._failures.report(self.name, where, error)
+        with self._lock:
+            if self.cut_off:
+                return
+            self.cut_off = True
+            marks = [i for i in self._items if isinstance(i, FlushMark)]
+            self.dropped += self._queued
+            self._queued = 0
+            self._items.clear()
+        for mark in marks:
+            mark.done(self.name)

@@ -1,0 +1,76 @@
+"""The one place that run-time failures go to: counted always, logged once for each distinct one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from threading import RLock
+from typing import Final
+
+__all__ = ["Failures"]
+
+logger: Final = logging.getLogger("llmops")
+
+#: Distinct failures that are remembered; what comes after counts under "other".
+MAX_DISTINCT: Final = 256
+
+Listener = Callable[[str, str, BaseException], None]
+
+
+class Failures:
+    """Counts failures by who, where and what. Safe from any thread; never raises."""
+
+    def __init__(self) -> None:
+        # Re-entrant: a log handler of the application may call back into a monitored function.
+        self._lock = RLock()
+        self._counts: dict[str, int] = {}
+        self._listeners: list[Listener] = []
+        self._notifying = False
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener(plugin, where, error)`` at each failure, on the thread where it happens."""
+        self._listeners.append(listener)
+
+    def report(self, plugin: str, where: str, error: BaseException) -> None:
+        """Count a swallowed failure and log the first of its sort."""
+        key = f"{plugin}.{where}: {type(error).__name__}"
+        with self._lock:
+            if key not in self._counts and len(self._counts) >= MAX_DISTINCT:
+                key = "other"
+            count = self._counts.get(key, 0) + 1
+            self._counts[key] = count
+        if count == 1:
+            _log(plugin, where, error)
+        self._notify(plugin, where, error)
+
+    def counts(self) -> dict[str, int]:
+        """Return failures so far, by ``plugin.where: type``."""
+        with self._lock:
+            return dict(self._counts)
+
+    def _notify(self, plugin: str, where: str, error: BaseException) -> None:
+        with self._lock:
+            if self._notifying:  # a listener failed: counted above, never reported again
+                return
+            self._notifying = True
+        try:
+            for listener in self._listeners:
+                listener(plugin, where, error)
+        except Exception as failure:
+            self.report("plugin", "llmops_plugin_failed", failure)
+        finally:
+            self._notifying = False
+
+
+def _log(plugin: str, where: str, error: BaseException) -> None:
+    # Type and place only: the text of an error may hold a prompt, a key, or forged log lines.
+    try:
+        logger.warning(
+            "%s failed in %s with %s; counted, not raised (further ones of this sort are only counted)",
+            plugin,
+            where,
+            type(error).__name__,
+            exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
+        )
+    except Exception:  # noqa: BLE001, S110 - the application's log handler failed; counting went well
+        pass

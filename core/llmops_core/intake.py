@@ -1,0 +1,193 @@
+"""The intake thread: host events to finished spans to the journal, then on to the delivery.
+
+It runs no plugin code and no network: a plugin that sleeps cannot make the journal late.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+import msgspec
+
+from llmops_core.delivery import Delivery
+from llmops_core.failures import Failures
+from llmops_core.finish import Finisher
+from llmops_core.flushing import FlushMark
+from llmops_core.journal import Journal
+from llmops_core.queue import CONTROL, HostEvent, IntakeQueue
+from llmops_core.span import Span
+from llmops_core.storing import StoreWorker
+from llmops_core.tracer import Tracer
+
+__all__ = ["INTAKE_STAGE", "Intake"]
+
+INTAKE_STAGE: Final = "intake"
+#: Events that are taken at once, and the pause after which the thread looks again: waking it for
+#: each event would make the host fight for the interpreter at each of its own steps.
+DRAIN_EVENTS: Final = 512
+LINGER_SECONDS: Final = 0.01
+HOUSEKEEPING_SECONDS: Final = 1.0
+OPEN_FILE_SECONDS: Final = 2.0
+#: Events after which the interpreter is offered to the host's thread.
+YIELD_EVENTS: Final = 64
+
+
+class Intake:
+    """Owns the tracer and the journal's appends. Everything here runs on one thread."""
+
+    def __init__(
+        self,
+        queue: IntakeQueue,
+        tracer: Tracer,
+        finisher: Finisher,
+        delivery: Delivery,
+        store: StoreWorker,
+        *,
+        journal: Journal | None,
+        writer_id: str,
+        failures: Failures,
+    ) -> None:
+        self.queue = queue
+        self.tracer = tracer
+        self.finisher = finisher
+        self._delivery = delivery
+        self._store = store
+        self._journal = journal
+        self._writer_id = writer_id
+        self._failures = failures
+        self._wake = threading.Event()
+        self._seq = 0
+        self._next_sweep = 0.0
+        self._next_open_file = 0.0
+        self.consumed = 0
+        self.in_hand = 0
+        self.journaled_bytes = 0
+        self.unjournaled = 0
+        self.dropped: dict[str, int] = {}
+        self._thread = threading.Thread(target=self._run, name="llmops-intake", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Wake the thread if it waits. Called on any thread; never waits."""
+        self._wake.set()
+
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        queue = self.queue
+        while True:
+            events = queue.take(DRAIN_EVENTS)
+            if events:
+                queue.idle = False
+                if self._consume(events):
+                    return
+                if len(events) < DRAIN_EVENTS and queue.urgent.wait(LINGER_SECONDS):
+                    queue.urgent.clear()
+            else:
+                self._wait()
+            self._housekeeping()
+
+    def _wait(self) -> None:
+        queue = self.queue
+        queue.idle = True
+        if not len(queue):  # noqa: PLC1802 - an event may have come before the flag was set
+            self._wake.wait(HOUSEKEEPING_SECONDS)
+        self._wake.clear()
+        queue.idle = False
+
+    def _consume(self, events: list[HostEvent]) -> bool:
+        """Take events through the tracer into the journal; True if the monitor closes."""
+        self.in_hand = len(events)
+        for number, event in enumerate(events):
+            if event[0] == CONTROL:
+                self.in_hand = 0
+                if self._control(event[5]["control"]):
+                    return True
+                self.in_hand = len(events) - number - 1
+                continue
+            try:
+                self.tracer.feed(event)
+            except Exception as error:  # a defect of ours costs one event
+                self._failures.report("tracer", "feed", error)
+            self.consumed += 1
+            self.in_hand -= 1
+            if number % YIELD_EVENTS == YIELD_EVENTS - 1:
+                time.sleep(0)
+        self._write_out()
+        return False
+
+    def _control(self, mark: FlushMark) -> bool:
+        if mark.closing:
+            self.tracer.close_all()
+        else:
+            self.tracer.sweep()
+        self._write_out()
+        if mark.closing and self._journal is not None:
+            self._replace_open(self._journal)
+        mark.done(INTAKE_STAGE)
+        self._delivery.mark(mark)
+        return mark.closing
+
+    def _write_out(self) -> None:
+        """Finish what the tracer gave, journal it as one record, and hand it over."""
+        drafts, self.tracer.finished = self.tracer.finished, []
+        if not drafts:
+            return
+        spans: list[Span] = []
+        for draft in drafts:
+            try:
+                spans.append(self.finisher.finish(draft, self._writer_id, self._seq + 1))
+                self._seq += 1
+            except Exception as error:  # one bad draft costs itself
+                self._failures.report("intake", "finish", error)
+                self._drop("invalid", 1)
+            if len(spans) % YIELD_EVENTS == 0:
+                time.sleep(0)
+        if spans:
+            self._journal_and_hand_over(spans)
+
+    def _journal_and_hand_over(self, spans: list[Span]) -> None:
+        journaled, size = False, 0
+        if self._journal is not None and not self._journal.full:
+            try:
+                size = self._journal.append(spans)
+                journaled = True
+                self.journaled_bytes += size
+            except OSError as error:
+                self._failures.report("journal", "append", error)
+        if not journaled:
+            self.unjournaled += len(spans)
+            size = len(msgspec.msgpack.encode(spans))
+        self._store.count_in(spans, journaled=journaled)
+        self._delivery.hand_over(spans, size)
+
+    def _drop(self, reason: str, count: int) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def _housekeeping(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + HOUSEKEEPING_SECONDS
+            try:
+                self.tracer.sweep()
+                self._write_out()
+            except Exception as error:  # a defect of ours must not end the thread
+                self._failures.report("tracer", "sweep", error)
+        if self._journal is not None and now >= self._next_open_file:
+            self._next_open_file = now + OPEN_FILE_SECONDS
+            self._replace_open(self._journal)
+
+    def _replace_open(self, journal: Journal) -> None:
+        try:
+            drafts = self.tracer.open_drafts()
+            spans = [self.finisher.finish(d, self._writer_id, 0) for d in drafts]
+            journal.replace_open(spans)
+        except Exception as error:  # the file is a help, not a duty
+            self._failures.report("journal", "replace_open", error)

@@ -1,0 +1,208 @@
+"""The journal of one writer: finished spans on disk before any plugin's code sees them.
+
+A folder ``<root>/<writer>`` holds ``lock`` (held while the writer lives), segments ``000001.log``
+..., and ``open`` (the spans that were open when it was last replaced). Written with ``os.write`` to
+the page cache: it survives the death of the process at any moment, not a loss of power.
+
+The intake thread appends, the delivery seals and marks ranges stored; a lock orders the writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from llmops_core.journal_format import (
+    Damage,
+    encode_range,
+    encode_spans,
+    encode_stored,
+    read_records,
+    segments,
+)
+from llmops_core.span import Span
+
+__all__ = ["Journal", "new_writer_id"]
+
+SEGMENT_BYTES: Final = 8 * 1024 * 1024
+
+
+def new_writer_id() -> str:
+    """Return a fresh writer id, ordered by time: it names the journal and the Parquet files."""
+    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(4)}"
+
+
+class _Segment:
+    __slots__ = ("bytes", "last_seq", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes = 0
+        self.last_seq = 0
+
+
+class Journal:
+    """Appends records. Every method may raise ``OSError``; the caller counts and carries on."""
+
+    def __init__(self, root: Path, writer_id: str, *, max_bytes: int) -> None:
+        self.folder = root / writer_id
+        self.writer_id = writer_id
+        self._max_bytes = max_bytes
+        self._lock = Lock()
+        self._segments: list[_Segment] = []
+        self._number = 0
+        self._fd = -1
+        self._stored_to = 0
+        self._had_open = False
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Made under a hidden name and locked before it appears: a recoverer that saw the folder
+        # first would take its writer for dead.
+        hidden = root / f".{writer_id}"
+        hidden.mkdir(mode=0o700)
+        self._lock_fd = os.open(hidden / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hidden.rename(self.folder)
+            self._rotate()
+        except OSError:
+            self.release()
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the segments on disk."""
+        return sum(s.bytes for s in self._segments)
+
+    @property
+    def full(self) -> bool:
+        """Whether the byte cap is reached: new spans then stay in memory only."""
+        return self.bytes >= self._max_bytes
+
+    def append(self, spans: Sequence[Span]) -> int:
+        """Write one record of spans; return its size in bytes."""
+        data = encode_spans(spans)
+        last = spans[-1].seq or 0
+        with self._lock:
+            self._write(data)
+            self._segments[-1].last_seq = last
+        return len(data)
+
+    def seal(self, first_seq: int, last_seq: int) -> None:
+        """Note that a range will be written as one batch, so that a replay cuts it the same way."""
+        with self._lock:
+            self._write(encode_range(first_seq, last_seq))
+
+    def mark_stored(self, first_seq: int, last_seq: int) -> None:
+        """Note that a range is stored. Ranges are stored in order."""
+        with self._lock:
+            self._stored_to = max(self._stored_to, last_seq)
+            self._write(encode_stored(first_seq, last_seq))
+
+    def replace_open(self, spans: Sequence[Span]) -> None:
+        """Replace the file of open spans, then drop the segments that are stored throughout.
+
+        In this order: while a segment is there, recovery knows that a span of the file of open
+        spans has finished since.
+        """
+        if spans or self._had_open:
+            temporary = self.folder / ".open.tmp"
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                _write_all(descriptor, encode_spans(spans))
+            finally:
+                os.close(descriptor)
+            temporary.rename(self.folder / "open")
+            self._had_open = bool(spans)
+        self._reap()
+
+    def read_from(self, seq: int, limit: int) -> list[Span]:
+        """Read back up to *limit* spans from *seq* on, in order. For a delivery that fell behind."""
+        found: list[Span] = []
+        for segment in list(self._segments):
+            if segment.last_seq < seq:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                data = segment.path.read_bytes()
+                for record in read_records(data, 0, Damage()):
+                    found.extend(s for s in record.spans if (s.seq or 0) >= seq)
+                    if len(found) >= limit:
+                        return found[:limit]
+        return found
+
+    def close(self, *, remove: bool) -> None:
+        """Release the lock; with *remove*, everything is stored and the folder goes."""
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+            if remove:
+                remove_folder(self.folder)
+            self.release()
+
+    def release(self) -> None:
+        """Give up the descriptors without touching a file (a forked child: they are its parent's)."""
+        for name in ("_fd", "_lock_fd"):
+            descriptor = getattr(self, name)
+            if descriptor >= 0:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+                setattr(self, name, -1)
+
+    def _rotate(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._number += 1
+        path = self.folder / f"{self._number:06d}.log"
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._segments.append(_Segment(path))
+
+    def _write(self, data: bytes) -> None:
+        if self._fd < 0 or self._segments[-1].bytes >= SEGMENT_BYTES:
+            self._rotate()
+        segment = self._segments[-1]
+        try:
+            _write_all(self._fd, data)
+        except OSError:
+            # Half a record would only cost a resynchronisation, but a full disk leaves many.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, segment.bytes)
+            raise
+        segment.bytes += len(data)
+
+    def _reap(self) -> None:
+        with self._lock:
+            active = self._segments[-1]
+            if active.bytes >= SEGMENT_BYTES // 4 and active.last_seq <= self._stored_to:
+                self._rotate()
+                if active.last_seq:
+                    # The new segment must not make its range look unknown to a recoverer.
+                    self._write(encode_stored(1, self._stored_to))
+            while len(self._segments) > 1 and self._segments[0].last_seq <= self._stored_to:
+                self._segments[0].path.unlink(missing_ok=True)
+                del self._segments[0]
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a journal that is stored throughout: the segments first, the lock last."""
+    for path in segments(folder):
+        path.unlink(missing_ok=True)
+    for name in ("open", ".open.tmp", "lock"):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

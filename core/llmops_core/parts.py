@@ -1,0 +1,64 @@
+"""Makes the parts that a monitor was given by name, and checks those given as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from llmops_core.errors import ConfigError
+from llmops_core.plugins import PluginHost, masked, plugin_name
+from llmops_core.protocols import Collector, Exporter, Storage
+
+__all__ = ["make_parts", "make_storage", "storage_name"]
+
+_PROTOCOLS: Final[dict[str, tuple[type, tuple[str, ...]]]] = {
+    "storage": (Storage, ("open", "write", "query", "close")),
+    "exporter": (Exporter, ("export", "close")),
+    "collector": (Collector, ("collect",)),
+}
+
+
+def make_storage(host: PluginHost, target: Any) -> Storage:
+    """Return the storage of a URL, or the object itself. Raise if it is neither."""
+    if isinstance(target, str):
+        made: Any = host.storage(target)
+        return _checked("storage", target.partition(":")[0], made)  # type: ignore[no-any-return]
+    return _checked("storage", type(target).__name__, target)  # type: ignore[no-any-return]
+
+
+def make_parts(host: PluginHost, kind: str, given: Iterable[Any]) -> dict[str, Any]:
+    """Return parts by a name that is unique among them."""
+    parts: dict[str, Any] = {}
+    for item in given:
+        if isinstance(item, str):
+            name, part = item.partition(":")[0], host.part(kind, item)
+        else:
+            name, part = plugin_name(item), item
+        part = _checked(kind, name, part)
+        if name in parts and isinstance(item, str) and item in (name, f"{name}:"):
+            raise ConfigError(f"{kind} {name!r} is named twice", "expected each once")
+        unique, number = name, 2
+        while unique in parts:
+            unique, number = f"{name}-{number}", number + 1
+        parts[unique] = part
+    return parts
+
+
+def storage_name(target: Any) -> str:
+    """Return a storage's URL without its password, or its class name."""
+    return masked(target) if isinstance(target, str) else type(target).__name__
+
+
+def _checked(kind: str, name: str, part: Any) -> Any:
+    protocol, methods = _PROTOCOLS[kind]
+    if isinstance(part, type):
+        raise ConfigError(
+            f"{kind} {name!r} is a class", "expected an object", f"write {part.__name__}()"
+        )
+    if not isinstance(part, protocol):
+        missing = [m for m in methods if not callable(getattr(part, m, None))]
+        raise ConfigError(
+            f"{kind} {name!r} is a {type(part).__name__} without {', '.join(missing)}",
+            f"expected a name or an object with {', '.join(methods)}",
+        )
+    return part

@@ -1,0 +1,252 @@
+"""The moving parts of one monitor in one process, put together: queue, intake, delivery, sinks.
+
+A forked child gets a new one: threads, locks, the journal and the queue of its parent are not its.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from llmops_core.batch import SpanBatch
+from llmops_core.clock import Clock
+from llmops_core.collecting import Collecting
+from llmops_core.config import Settings, state_dir
+from llmops_core.delivery import Delivery
+from llmops_core.exporting import ExportWorker
+from llmops_core.failures import Failures
+from llmops_core.finish import Finisher
+from llmops_core.flushing import FlushMark
+from llmops_core.intake import INTAKE_STAGE, Intake
+from llmops_core.journal import Journal, new_writer_id
+from llmops_core.keys import load_key
+from llmops_core.lane import Lane
+from llmops_core.notifying import Notifier
+from llmops_core.protocols import Collector, Exporter, Storage
+from llmops_core.queue import IntakeQueue
+from llmops_core.recovery import RecoveryReport, recover
+from llmops_core.storing import STAGE, StoreWorker
+from llmops_core.tracer import Tracer
+
+__all__ = ["OPEN_SECONDS", "Pipeline", "journal_root_of"]
+
+#: How long a storage may take to open.
+OPEN_SECONDS: Final = 30.0
+DEFAULT_BATCH_SPANS: Final = 500
+DEFAULT_BATCH_SECONDS: Final = 0.5
+
+
+def journal_root_of(storage: object, name: str) -> Path | None:
+    """Return where the journals of a storage's writers lie; None for one that keeps nothing."""
+    if getattr(storage, "volatile", False):
+        return None
+    root = getattr(storage, "journal_root", None)
+    if root is not None:
+        return Path(root)
+    # One folder for each target, so that a recovery never stores into another database.
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return state_dir() / "journal" / digest
+
+
+class Pipeline:
+    """Queue → intake → journal → delivery → storage and exporters. Opened once, closed once."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        storage_name: str,
+        collectors: Mapping[str, Collector],
+        exporters: Mapping[str, Exporter],
+        settings: Settings,
+        clock: Clock,
+        failures: Failures,
+        notifier: Notifier,
+    ) -> None:
+        self.storage = storage
+        self.settings = settings
+        self.failures = failures
+        self.writer_id = new_writer_id()
+        self.recovered: RecoveryReport | None = None
+        self.lane = Lane("storage")
+        try:
+            self.lane.submit(storage.open()).result(OPEN_SECONDS)
+        except BaseException:
+            self.lane.stop()
+            raise
+        self.journal = self._open_journal(storage_name)
+        self._notifier = notifier
+        self.collecting = Collecting(collectors, failures)
+        self.exporters = [ExportWorker(n, e, failures) for n, e in exporters.items()]
+        batch_spans = settings.batch_size or getattr(storage, "batch_spans", DEFAULT_BATCH_SPANS)
+        seconds = settings.flush_interval_seconds
+        if seconds is None:
+            seconds = getattr(storage, "batch_seconds", DEFAULT_BATCH_SECONDS)
+        self.store = StoreWorker(
+            storage,
+            self.lane,
+            journal=self.journal,
+            writer_id=self.writer_id,
+            batch_spans=batch_spans,
+            backlog_bytes=settings.backlog_bytes,
+            prepare=self.collecting.collect,
+            stored=notifier.stored,
+            failures=failures,
+        )
+        self.delivery = Delivery(
+            writer_id=self.writer_id,
+            journal=self.journal,
+            collecting=self.collecting,
+            exporters=self.exporters,
+            store=self.store,
+            batch_spans=batch_spans,
+            batch_seconds=seconds,
+            failures=failures,
+        )
+        self.tracer = Tracer(settings, clock)
+        self.finisher = Finisher(self._key(), self._constants())
+        self.queue = IntakeQueue(settings.queue_events, settings.queue_bytes, self._wake)
+        self.intake = Intake(
+            self.queue,
+            self.tracer,
+            self.finisher,
+            self.delivery,
+            self.store,
+            journal=self.journal,
+            writer_id=self.writer_id,
+            failures=failures,
+        )
+        if self.journal is not None:
+            self.lane.submit(self._recover(self.journal.folder.parent, batch_spans))
+        self.delivery.start()
+        self.intake.start()
+
+    def flush(self, timeout: float) -> tuple[str, ...]:
+        """Send a mark through; return the stages that had not answered by the deadline."""
+        mark = FlushMark(self._stages())
+        self.queue.put_control(mark)
+        return mark.wait(timeout)
+
+    def close(self, timeout: float) -> tuple[str, ...]:
+        """Close intake first, sinks last; return the stages that had not answered."""
+        mark = FlushMark(self._stages(), closing=True)
+        self.queue.closed = True
+        self.queue.put_control(mark)
+        waiting = mark.wait(timeout)
+        self.store.stop()
+        if STAGE not in waiting:
+            self._close_storage(max(0.1, timeout / 4))
+        for exporter in self.exporters:
+            if exporter.name not in waiting:
+                exporter.close(max(0.1, timeout / 4))
+        self.collecting.close()
+        self._notifier.close()
+        if INTAKE_STAGE not in waiting and self.journal is not None:
+            stored = self.store.journaled == 0 and self.store.queued == 0
+            self._guard_journal(remove=stored and STAGE not in waiting)
+        self.lane.stop()
+        return waiting
+
+    def abandon(self) -> None:
+        """Let go of what belongs to the parent process. Called in a forked child."""
+        self.queue.closed = True
+        if self.journal is not None:
+            self.journal.release()
+
+    def stats(self) -> dict[str, Any]:
+        """Return both ledgers and the state of each part."""
+        store, intake, queue, tracer = self.store, self.intake, self.queue, self.tracer
+        in_intake = len(tracer.finished) + tracer.pending_held
+        return {
+            "events": {
+                "received": queue.received,
+                "consumed": intake.consumed,
+                "queued": queue.waiting + intake.in_hand,
+                "dropped": dict(queue.dropped),
+                "content_shed": queue.content_shed,
+            },
+            "spans": {
+                "made": tracer.made,
+                "stored": store.stored,
+                "queued": store.queued + in_intake,
+                "journaled": store.journaled,
+                "quarantined": 0,
+                "dropped": _added(intake.dropped, store.dropped),
+                "skipped": dict(tracer.skipped),
+                "open": tracer.open_count,
+            },
+            "tracer": dict(tracer.notes),
+            "sanitized": dict(self.finisher.sanitized),
+            "journal": self._journal_stats(),
+            "storage": {"retries": store.retries},
+            "exporters": {e.name: e.stats() for e in self.exporters},
+            "cut_off": self.collecting.cut_off
+            + [e.name for e in self.exporters if e.cut_off]
+            + self._notifier.cut_off,
+            "failures": self.failures.counts(),
+        }
+
+    def _wake(self) -> None:
+        self.intake.wake()
+
+    def _stages(self) -> set[str]:
+        return {INTAKE_STAGE, STAGE, *(e.name for e in self.exporters)}
+
+    def _key(self) -> bytes:
+        key, error = load_key(state_dir())
+        if error is not None:
+            self.failures.report("keys", "load", error)
+        return key
+
+    def _constants(self) -> dict[str, str | None]:
+        names = ("project", "service", "environment", "app_version")
+        return {name: getattr(self.settings, name) for name in names}
+
+    def _open_journal(self, storage_name: str) -> Journal | None:
+        root = journal_root_of(self.storage, storage_name)
+        if self.settings.durability == "memory" or root is None:
+            return None
+        try:
+            return Journal(root, self.writer_id, max_bytes=self.settings.journal_bytes)
+        except OSError as error:
+            # Nothing is writable: monitoring goes on in memory, with this one warning.
+            self.failures.report("journal", "open", error)
+            return None
+
+    def _journal_stats(self) -> dict[str, Any]:
+        if self.journal is None:
+            return {"level": "memory"}
+        return {
+            "level": "journal",
+            "path": str(self.journal.folder),
+            "bytes": self.journal.bytes,
+            "unjournaled": self.intake.unjournaled,
+            "full": self.journal.full,
+        }
+
+    async def _recover(self, root: Path, batch_spans: int) -> None:
+        async def write(batch: SpanBatch) -> None:
+            await self.storage.write(self.collecting.collect(batch))
+
+        self.recovered = await recover(root, write, batch_spans=batch_spans)
+        for failed in self.recovered.failed:
+            self.failures.report("recovery", "replay", RuntimeError(failed))
+
+    def _close_storage(self, timeout: float) -> None:
+        try:
+            self.lane.submit(self.storage.close()).result(timeout)
+        except Exception as error:  # a plugin's close; everything is stored by now
+            self.failures.report("storage", "close", error)
+
+    def _guard_journal(self, *, remove: bool) -> None:
+        try:
+            if self.journal is not None:
+                self.journal.close(remove=remove)
+        except OSError as error:
+            self.failures.report("journal", "close", error)
+
+
+def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in one | other}

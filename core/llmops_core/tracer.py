@@ -1,0 +1,398 @@
+"""Pairs starts and ends into finished spans. The only place that knows that a span is open.
+
+Runs on the intake thread alone, so it needs no locks. It yields *drafts*: dicts of span fields whose
+``input`` and ``output`` are still frozen values; :mod:`llmops_core.finish` makes them spans.
+
+Parents come from run ids, never from attached context: a handler that serves many concurrent runs
+sees them interleaved on any thread.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import blake2b
+from typing import Any, Final
+
+from llmops_core.clock import Clock
+from llmops_core.config import Settings
+from llmops_core.queue import END, MARK, POINT, START, HostEvent
+from llmops_core.tracer_state import Run, Trace, closing_outcome, nearest_agent
+
+__all__ = ["Draft", "Tracer", "span_id_of"]
+
+Draft = dict[str, Any]
+
+NS_PER_MS: Final = 1_000_000
+#: How long an end waits for its start, a child for its parent, and an open child after its root
+#: ended: CrewAI runs listeners in a pool, so arrival order is not event order.
+GRACE_NS: Final = 5_000 * NS_PER_MS
+#: Ended runs that are remembered: for children that start late, and so that twice is once.
+MAX_ENDED: Final = 20_000
+INHERITED: Final = ("session_id", "thread_id", "user_id")
+
+
+def span_id_of(run_id: int, starts: int = 1) -> str:
+    """Return the span id of a run id: the host and another process can compute it too."""
+    key = run_id.to_bytes(16, "big")
+    if starts > 1:
+        key += starts.to_bytes(4, "big")
+    return blake2b(key, digest_size=8).hexdigest()
+
+
+class Tracer:
+    """The table of open runs. Feed it events and the time; it appends drafts to :attr:`finished`."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.finished: list[Draft] = []
+        self.made = 0
+        self.skipped: dict[str, int] = {}
+        self.notes: dict[str, int] = {}
+        self._open: dict[int, Run] = {}
+        self._ended: OrderedDict[int, Run] = OrderedDict()
+        self._early_ends: dict[int, HostEvent] = {}
+        self._awaited: dict[int, Trace] = {}
+        self._over_limit: dict[int, Trace] = {}
+        self._lingering: set[Trace] = set()
+        self._idle_checked_ns = 0
+
+    @property
+    def open_count(self) -> int:
+        """Spans that are open now."""
+        return len(self._open)
+
+    @property
+    def pending_held(self) -> int:
+        """Finished spans that wait for their parent's start."""
+        return sum(len(t.held) for t in list(self._awaited.values()))
+
+    def feed(self, event: HostEvent) -> None:
+        """Take one event, in the order in which events were put."""
+        what = event[0]
+        if what == START:
+            self._start(event)
+        elif what == END:
+            self._end(event)
+        elif what == MARK:
+            self._mark(event)
+        elif what == POINT:
+            self._point(event)
+
+    # ---- starts ----
+
+    def _start(self, event: HostEvent) -> Run | None:
+        _, run_id, parent_id, mono, _wall, fields, _, promotable = event
+        if run_id in self._open:
+            self._note("duplicate_start")
+            return None
+        before = self._ended.get(run_id)
+        if before is not None:
+            self._note("restarted_run")
+        run = Run(run_id, fields, mono, promotable)
+        run.starts = before.starts + 1 if before else 1
+        run.span_id = span_id_of(run_id, run.starts)
+        trace = self._place(run, parent_id, event)
+        if trace is None:
+            return None
+        trace.last_ns = max(trace.last_ns, mono)
+        self._inherit(run)
+        self._open[run_id] = run
+        trace.open[run_id] = run
+        if run.kind == "llm":
+            self._promote(run)
+        elif run.kind == "agent":
+            self._tell_ancestors_of_agent(run)
+        early = self._early_ends.pop(run_id, None)
+        if early is not None:
+            self._end(early)
+        elif len(self._open) > self.settings.open_spans:
+            self._evict_idlest()
+        return run
+
+    def _place(self, run: Run, parent_id: int | None, event: HostEvent) -> Trace | None:
+        """Find or make the run's trace; None where the trace has all the spans it may have."""
+        parent = None
+        if parent_id is not None:
+            parent = self._open.get(parent_id) or self._ended.get(parent_id)
+            full = self._over_limit.get(parent_id)
+            if parent is None and full is not None:
+                self._skip_over_limit(run.run_id, full)
+                return None
+        if parent is not None:
+            trace = parent.trace
+        elif parent_id is None:
+            trace = self._adopt(run, event)
+        else:
+            trace = self._awaited.get(parent_id) or self._await(parent_id, event)
+            run.awaited_parent = parent_id
+        if trace.spans >= self.settings.trace_spans and trace.root is not run:
+            self._skip_over_limit(run.run_id, trace)
+            return None
+        run.trace, run.parent = trace, parent
+        trace.spans += 1
+        adopted = self._awaited.get(run.run_id)
+        if adopted is not None and adopted is not trace:
+            self._release(adopted, run)
+        return trace
+
+    def _adopt(self, run: Run, event: HostEvent) -> Trace:
+        trace = Trace(f"{run.run_id:032x}", event[3], event[4])
+        trace.root = run
+        return trace
+
+    def _await(self, parent_id: int, event: HostEvent) -> Trace:
+        """Open a trace for a child whose parent was not seen (yet)."""
+        trace = Trace(f"{parent_id:032x}", event[3], event[4])
+        trace.awaited = parent_id
+        trace.since_ns = self.clock.monotonic_ns()
+        self._awaited[parent_id] = trace
+        return trace
+
+    def _release(self, adopted: Trace, parent: Run) -> None:
+        """The awaited parent has started: its early children and what they finished join it."""
+        del self._awaited[parent.run_id]
+        for run in adopted.open.values():
+            run.trace = parent.trace
+            if run.awaited_parent == parent.run_id:
+                run.parent, run.awaited_parent = parent, None
+                self._inherit(run)
+        parent.trace.open.update(adopted.open)
+        parent.trace.spans += adopted.spans
+        parent.trace.last_ns = max(parent.trace.last_ns, adopted.last_ns)
+        for ended in self._ended.values():
+            if ended.trace is adopted:
+                ended.trace = parent.trace
+        agent, agent_span = nearest_agent(parent, including=True)
+        for draft in adopted.held:
+            draft["trace_id"] = parent.trace.trace_id
+            if draft["parent_id"] == parent.span_id:
+                for name in INHERITED:
+                    draft.setdefault(name, parent.fields.get(name))
+            if draft.get("agent_span_id") is None:
+                draft["agent_span_id"] = agent_span
+                draft["agent"] = draft.get("agent") or agent
+            self.finished.append(draft)
+
+    def _inherit(self, run: Run) -> None:
+        parent = run.parent
+        if parent is None:
+            return
+        for name in INHERITED:
+            if run.fields.get(name) is None and parent.fields.get(name) is not None:
+                run.fields[name] = parent.fields[name]
+
+    def _promote(self, call: Run) -> None:
+        """A node that calls a model directly, with no agent inside, is an agent."""
+        run = call.parent
+        while run is not None and run.kind == "chain":
+            run = run.parent
+        if run is not None and run.promotable and not run.has_agent:
+            run.kind = "agent"
+            run.promotable = False
+            self._tell_ancestors_of_agent(run)
+
+    def _tell_ancestors_of_agent(self, run: Run) -> None:
+        above = run.parent
+        while above is not None and not above.has_agent:
+            above.has_agent = True
+            above = above.parent
+
+    def _skip_over_limit(self, run_id: int, trace: Trace) -> None:
+        self.made += 1
+        self.skipped["span_limit"] = self.skipped.get("span_limit", 0) + 1
+        trace.over_limit += 1
+        self._over_limit[run_id] = trace
+        if len(self._over_limit) > self.settings.open_spans:
+            self._over_limit.pop(next(iter(self._over_limit)))
+
+    # ---- ends ----
+
+    def _end(self, event: HostEvent) -> None:
+        _, run_id, _parent, mono, _, fields, _, _ = event
+        run = self._open.get(run_id)
+        if run is None:
+            self._end_without_start(event)
+            return
+        outcome = fields.get("outcome") or "ok"
+        if outcome == "ok" and run.open_streams:
+            # A sync chain whose stream is left early reports success, then its model GeneratorExit.
+            outcome = "abandoned"
+        self._close(run, mono, fields, outcome)
+
+    def _end_without_start(self, event: HostEvent) -> None:
+        run_id = event[1]
+        if self._over_limit.pop(run_id, None) is not None:
+            return
+        if run_id in self._ended:
+            self._note("late_end" if self._ended[run_id].closed_by_us else "duplicate_end")
+            return
+        if run_id in self._early_ends:
+            self._note("duplicate_end")
+            return
+        if "_start" in event[5]:  # refused under overload, then failed: its start comes along
+            self._end_alone(event)
+            return
+        self._early_ends[run_id] = event
+        if len(self._early_ends) > self.settings.open_spans:
+            self._end_alone(self._early_ends.pop(next(iter(self._early_ends))))
+
+    def _end_alone(self, event: HostEvent) -> None:
+        """Make a span of an end whose start never came: better half a span than none."""
+        fields = dict(event[5])
+        start = fields.pop("_start", None)
+        if start is None:
+            self._note("end_without_start")
+        mono = start[0] if start else event[3]
+        run = self._start((START, event[1], event[2], mono, event[4], fields, 0, False))
+        if run is None:
+            return
+        run.start_known = start is not None
+        self._close(run, event[3], {}, fields.get("outcome") or "ok")
+
+    def _mark(self, event: HostEvent) -> None:
+        run = self._open.get(event[1])
+        if run is None or run.first_token_ns is not None:
+            return
+        run.first_token_ns = event[3]
+        run.trace.last_ns = max(run.trace.last_ns, event[3])
+        above = run.parent
+        while above is not None:
+            above.open_streams += 1
+            above = above.parent
+
+    def _point(self, event: HostEvent) -> None:
+        run = self._start((START, *event[1:]))
+        if run is not None:
+            self._close(run, event[3], {}, event[5].get("outcome") or "ok")
+
+    def _close(self, run: Run, mono: int, fields: dict[str, Any], outcome: str) -> None:
+        trace = run.trace
+        del self._open[run.run_id]
+        trace.open.pop(run.run_id, None)
+        trace.last_ns = max(trace.last_ns, mono)
+        if run.first_token_ns is not None:
+            above = run.parent
+            while above is not None:
+                above.open_streams -= 1
+                above = above.parent
+        draft = self._draft(run, mono, fields, outcome)
+        run.outcome = outcome
+        self._remember(run)
+        self._emit(trace, draft)
+        if trace.root is run:
+            trace.ended = True
+            if trace.open:
+                self._lingering.add(trace)
+        elif not trace.open:
+            self._lingering.discard(trace)
+
+    def _draft(self, run: Run, mono: int, fields: dict[str, Any], outcome: str) -> Draft:
+        trace = run.trace
+        draft = {**run.fields, **fields}
+        draft["kind"] = run.kind
+        draft["outcome"] = outcome
+        draft["span_id"] = run.span_id
+        draft["trace_id"] = trace.trace_id
+        if run.parent is not None:
+            draft["parent_id"] = run.parent.span_id
+        elif run.awaited_parent is not None:
+            draft["parent_id"] = span_id_of(run.awaited_parent)
+        else:
+            draft["parent_id"] = None
+        agent, draft["agent_span_id"] = nearest_agent(run)
+        if run.kind == "agent":
+            draft["agent"] = draft.get("agent") or draft.get("name")
+        elif not draft.get("agent"):
+            draft["agent"] = agent
+        start, end = trace.wall_us(run.start_ns), trace.wall_us(max(mono, run.start_ns))
+        draft["start_time"], draft["end_time"] = start, end
+        if run.start_known:
+            draft["duration_ms"] = max(0, mono - run.start_ns) / NS_PER_MS
+            if run.first_token_ns is not None:
+                draft["ttft_ms"] = max(0, run.first_token_ns - run.start_ns) / NS_PER_MS
+        if trace.root is run and trace.over_limit:
+            extra = {"llmops.span_limit_exceeded": str(trace.over_limit)}
+            draft["attributes"] = {**(draft.get("attributes") or {}), **extra}
+        return draft
+
+    def _emit(self, trace: Trace, draft: Draft) -> None:
+        self.made += 1
+        if trace.awaited is not None and trace.awaited in self._awaited:
+            trace.held.append(draft)  # its trace id is not known before its parent starts
+        else:
+            self.finished.append(draft)
+
+    def _remember(self, run: Run) -> None:
+        run.fields = {name: run.fields.get(name) for name in INHERITED} | {
+            "agent": run.fields.get("agent"),
+            "name": run.fields.get("name"),
+        }
+        self._ended[run.run_id] = run
+        self._ended.move_to_end(run.run_id)
+        while len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+
+    # ---- time passes ----
+
+    def sweep(self) -> None:
+        """Close what will not end any more. Called about once a second."""
+        now = self.clock.monotonic_ns()
+        for run_id in [i for i, e in self._early_ends.items() if now - e[3] >= GRACE_NS]:
+            self._end_alone(self._early_ends.pop(run_id))
+        for trace in [t for t in self._awaited.values() if now - t.since_ns >= GRACE_NS]:
+            self._give_up_waiting(trace)
+        for trace in [t for t in self._lingering if now - t.last_ns >= GRACE_NS]:
+            self._close_tree(trace)
+        if now - self._idle_checked_ns >= 10 * GRACE_NS:
+            self._idle_checked_ns = now
+            limit = int(self.settings.idle_seconds * 1_000 * NS_PER_MS)
+            for trace in {run.trace for run in self._open.values()}:
+                if now - trace.last_ns >= limit:
+                    self._close_tree(trace)
+
+    def close_all(self) -> None:
+        """Close everything: the monitor closes. What is still open becomes ``incomplete``."""
+        for run_id in list(self._early_ends):
+            self._end_alone(self._early_ends.pop(run_id))
+        for trace in list(self._awaited.values()):
+            self._give_up_waiting(trace)
+        for trace in {run.trace for run in self._open.values()}:
+            self._close_tree(trace)
+
+    def open_drafts(self) -> list[Draft]:
+        """Return what is open now as drafts with the outcome ``incomplete``. Changes nothing."""
+        return [
+            self._draft(run, max(run.trace.last_ns, run.start_ns), {}, "incomplete")
+            for run in self._open.values()
+        ]
+
+    def _give_up_waiting(self, trace: Trace) -> None:
+        """The parent never came: its children keep its id as their trace's, as if it were a root."""
+        if trace.awaited is not None:
+            self._awaited.pop(trace.awaited, None)
+        self.finished.extend(trace.held)
+        trace.held = []
+        trace.ended = True
+        if trace.open:
+            self._lingering.add(trace)
+
+    def _close_tree(self, trace: Trace) -> None:
+        """Close every open run of a tree, children first, no later than the last known event."""
+        for run in reversed(list(trace.open.values())):
+            run.closed_by_us = True
+            self._close(run, max(trace.last_ns, run.start_ns), {}, closing_outcome(run))
+        self._lingering.discard(trace)
+
+    def _evict_idlest(self) -> None:
+        """Close whole trees, the idlest first, until a tenth of the table is free."""
+        target = self.settings.open_spans - self.settings.open_spans // 10
+        traces = sorted({run.trace for run in self._open.values()}, key=lambda t: t.last_ns)
+        for trace in traces:
+            if len(self._open) <= target:
+                break
+            self._note("evicted_tree")
+            self._close_tree(trace)
+
+    def _note(self, what: str) -> None:
+        self.notes[what] = self.notes.get(what, 0) + 1

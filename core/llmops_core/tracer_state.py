@@ -1,0 +1,115 @@
+"""What the tracer keeps of an open run and of a trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Run", "Trace", "closing_outcome", "nearest_agent"]
+
+
+class Trace:
+    """One tree of runs: a clock pair, the runs that are open, and when it last moved."""
+
+    __slots__ = (
+        "awaited",
+        "ended",
+        "held",
+        "last_ns",
+        "mono_ns",
+        "open",
+        "over_limit",
+        "root",
+        "since_ns",
+        "spans",
+        "trace_id",
+        "wall_ns",
+    )
+
+    def __init__(self, trace_id: str, mono_ns: int, wall_ns: int) -> None:
+        self.trace_id = trace_id
+        # One pair for the whole tree: wall clocks step, durations must not.
+        self.mono_ns = mono_ns
+        self.wall_ns = wall_ns
+        self.last_ns = mono_ns
+        self.root: Run | None = None
+        self.open: dict[int, Run] = {}
+        self.spans = 0
+        self.over_limit = 0
+        self.ended = False
+        self.awaited: int | None = None
+        self.since_ns = mono_ns
+        self.held: list[dict[str, Any]] = []
+
+    def wall_us(self, mono_ns: int) -> int:
+        """Return UTC microseconds of a monotonic reading."""
+        return (self.wall_ns + mono_ns - self.mono_ns) // 1000
+
+
+class Run:
+    """One run between its start and its end, and shortly afterwards."""
+
+    __slots__ = (
+        "awaited_parent",
+        "closed_by_us",
+        "fields",
+        "first_token_ns",
+        "has_agent",
+        "kind",
+        "open_streams",
+        "outcome",
+        "parent",
+        "promotable",
+        "run_id",
+        "span_id",
+        "start_known",
+        "start_ns",
+        "starts",
+        "trace",
+    )
+
+    trace: Trace
+
+    def __init__(
+        self, run_id: int, fields: dict[str, Any], start_ns: int, promotable: bool
+    ) -> None:
+        self.run_id = run_id
+        self.fields = fields
+        self.kind: str = fields.get("kind") or "chain"
+        self.start_ns = start_ns
+        self.start_known = True
+        self.promotable = promotable
+        self.span_id = ""
+        self.starts = 1
+        self.parent: Run | None = None
+        self.awaited_parent: int | None = None
+        self.first_token_ns: int | None = None
+        self.has_agent = False
+        self.open_streams = 0
+        self.outcome: str | None = None
+        self.closed_by_us = False
+
+
+def nearest_agent(run: Run, *, including: bool = False) -> tuple[str | None, str | None]:
+    """Return name and span id of the nearest enclosing agent.
+
+    Read at the end of a run, not at its start: a node becomes an agent when it calls a model, and
+    what ran in it before belongs to it as well.
+    """
+    above: Run | None = run if including else run.parent
+    named: str | None = None
+    while above is not None:
+        if above.kind == "agent":
+            return named or above.fields.get("agent") or above.fields.get("name"), above.span_id
+        named = named or above.fields.get("agent")
+        above = above.parent
+    return named, None
+
+
+def closing_outcome(run: Run) -> str:
+    """Return how a run that never ended is closed: as the ended run above it, if that was stopped."""
+    above = run.parent
+    while above is not None:
+        if above.outcome in ("cancelled", "abandoned"):
+            return above.outcome
+        above = above.parent
+    return "incomplete"
