@@ -335,8 +335,8 @@ def _key_text(walk: Walk, key: Any, depth: int) -> str:
     else:
         frozen = copy_value(walk, key, depth)
         try:
-            text = str(frozen if type(frozen) is str else msgspec.json.encode(frozen).decode())
-        except Exception:  # noqa: BLE001 - bytes, or a lone surrogate inside a tuple
+            text: str = frozen if type(frozen) is str else msgspec.json.encode(frozen).decode()
+        except Exception:
             text = f"<{type_name(kind)}>"
     if len(text) > KEY_CHARS:
         walk.truncated = True
