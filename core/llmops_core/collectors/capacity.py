@@ -1,33 +1,22 @@
-"""Capacity of text: characters, words, bytes and lines of each span's input and output.
+"""The collector ``capacity``: how much text each span read and wrote.
 
-The rules are Python's own, so that you can check a number in a shell:
-
-- characters: ``len(text)``, that is code points
-- words: ``len(text.split())``, that is runs of what is not Unicode white space; a language that
-  writes no spaces, such as Japanese, counts a whole clause as one word
-- bytes: ``len(text.encode())``
-- lines: ``text.count("\\n") + 1``, and 0 for an empty text
+The counting rules are those of :mod:`llmops_core.capacity`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
+from llmops_core.capacity import SIDES, capacity_columns
+from llmops_core.errors import ConfigError
 from llmops_core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from llmops_core.batch import SpanBatch
     from llmops_core.plugins import Registry
 
-__all__ = ["CapacityCollector", "capacity_columns", "with_capacity"]
-
-SIDES: Final = ("input", "output")
-MEASURES: Final = ("chars", "words", "bytes", "lines")
-# The word count needs a few bytes of scratch for each byte of text: at most this much text at once.
-_SLICE_BYTES: Final = 8 * 1024 * 1024
+__all__ = ["CapacityCollector"]
 
 
 class CapacityCollector:
@@ -38,101 +27,27 @@ class CapacityCollector:
     def collect(self, batch: SpanBatch) -> Mapping[str, Sequence[int | None]]:
         """Return the counts of every span as plain lists; ``None`` where there is no text.
 
-        Called on a helper thread. Computes in Arrow kernels, outside of the interpreter lock, so
-        it takes next to nothing from the threads of the application.
+        Called on a helper thread. Computes outside of the interpreter lock, so it takes next to
+        nothing from the threads of the application.
         """
-        columns = capacity_columns(batch.arrow)
-        return {name: values.to_pylist() for name, values in columns.items()}
+        import pyarrow as pa
+
+        values: dict[str, Sequence[int | None]] = {}
+        for side in SIDES:
+            # Not of ``batch.arrow``: that has 70 columns, and is made anew once rows are measured.
+            text = pa.chunked_array([pa.array([getattr(s, side) for s in batch.rows], pa.string())])
+            for name, counted in capacity_columns(side, text).items():
+                values[name] = counted.to_pylist()
+        return values
 
 
-def capacity_columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """Return the capacity columns of a table that has ``input`` and ``output``."""
-    import pyarrow as pa
-
-    columns = {}
-    for side in SIDES:
-        chunks = [_counts(chunk) for chunk in table[side].chunks]
-        for position, measure in enumerate(MEASURES):
-            parts = [chunk[position] for chunk in chunks]
-            columns[f"{side}_{measure}"] = pa.chunked_array(parts, type=pa.int64())
-    return columns
-
-
-def with_capacity(table: pa.Table) -> pa.Table:
-    """Return *table* with its capacity columns filled as delivery fills them.
-
-    For readers of a journal, whose spans no collector has seen yet: the collector is pure, so a
-    row read from the journal equals the row that will be stored.
-    """
-    import pyarrow.compute as pc
-
-    for name, counted in capacity_columns(table).items():
-        position = table.schema.get_field_index(name)
-        values = pc.coalesce(counted, table[name])  # null keeps what is there
-        table = table.set_column(position, table.schema.field(position), values)
-    return table
-
-
-def _counts(text: pa.Array) -> tuple[pa.Array, ...]:
-    """Return characters, words, bytes and lines of one array of texts."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if text.null_count == len(text):
-        return (pa.nulls(len(text), pa.int64()),) * len(MEASURES)
-    chars = pc.utf8_length(text).cast(pa.int64())
-    size = pc.binary_length(text).cast(pa.int64())
-    breaks = pc.count_substring(text, pattern="\n").cast(pa.int64())
-    lines = pc.if_else(pc.equal(size, 0), 0, pc.add(breaks, 1)).cast(pa.int64())
-    return chars, _words(text, chars, size), size, lines
-
-
-def _words(text: pa.Array, chars: pa.Array, size: pa.Array) -> pa.Array:
-    """Count words: ASCII texts by kernels, others by ``str.split``, which knows all of Unicode."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not len(text):
-        return pa.array([], pa.int64())
-    plain = pc.fill_null(pc.equal(chars, size), True)
-    step = max(1, len(text) * _SLICE_BYTES // max(1, text.nbytes))
-    parts = [_ascii_words(text.slice(start, step)) for start in range(0, len(text), step)]
-    counts = pc.if_else(pc.is_valid(text), pa.concat_arrays(parts), None).cast(pa.int64())
-    if pc.all(plain).as_py():
-        return counts
-    other = pc.invert(plain)
-    replaced = [len(value.split()) for value in text.filter(other).to_pylist()]
-    return pc.replace_with_mask(counts, other, pa.array(replaced, pa.int64()))
-
-
-def _ascii_words(text: pa.Array) -> pa.Array:
-    """Count words over the flat bytes of an array, outside of the interpreter lock."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    # A line break after each text, so that the next text's first word starts after white space.
-    joined = pc.binary_join_element_wise(pc.fill_null(text, ""), "", "\n").cast(pa.large_binary())
-    _, offset_buffer, data = joined.buffers()
-    offsets = pa.Array.from_buffers(pa.int64(), len(joined) + 1, [None, offset_buffer])
-    raw = pa.Array.from_buffers(pa.uint8(), data.size, [None, data])
-    raw = raw.slice(0, offsets[len(joined)].as_py())
-    space = pc.or_(_between(raw, 9, 13), _between(raw, 28, 32))
-    before = pa.concat_arrays([pa.array([True]), space.slice(0, len(space) - 1)])
-    starts = pc.and_not(before, space).cast(pa.int32())
-    total = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(starts)])
-    at = total.take(offsets)
-    return pc.subtract(at.slice(1), at.slice(0, len(joined)))
-
-
-def _between(values: pa.Array, low: int, high: int) -> Any:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    shifted = pc.subtract(values, pa.scalar(low, pa.uint8()))  # wraps below zero
-    return pc.less_equal(shifted, pa.scalar(high - low, pa.uint8()))
+def _make(argument: str) -> CapacityCollector:
+    if argument:
+        raise ConfigError(f"collector 'capacity:{argument}'", "expected no argument", "'capacity'")
+    return CapacityCollector()
 
 
 @hookimpl
 def llmops_register(registry: Registry) -> None:
-    """Register the collector; it takes no argument."""
-    registry.collector("capacity", lambda _: CapacityCollector())
+    """Register the collector."""
+    registry.collector("capacity", _make)
