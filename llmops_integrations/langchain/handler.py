@@ -1,0 +1,376 @@
+"""The callback handler: LangChain's and LangGraph's lifecycle events, recorded as spans."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast
+from uuid import UUID, uuid4
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.runnables.config import var_child_runnable_config
+
+from llmops_core import Monitor, Recorder, default_monitor
+from llmops_integrations.langchain import translate, translate_model
+from llmops_integrations.langchain.mapping import (
+    NODE,
+    agent_name,
+    facts,
+    inherited_facts,
+    rule_for,
+)
+from llmops_integrations.langchain.reading import count, name_of, text
+from llmops_integrations.langchain.runs import OpenRuns, Run
+
+__all__ = ["LLMOpsCallbackHandler"]
+
+_Method = TypeVar("_Method", bound=Callable[..., None])
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+_FALLBACKS: Final = "RunnableWithFallbacks"
+
+
+def _guarded(method: _Method) -> _Method:
+    """Let no failure of ours out: LangChain lets a BaseException of a handler end the user's run.
+
+    KeyboardInterrupt and CancelledError pass: they are the user's, and merely arrive here.
+    """
+    where = method.__name__
+
+    @functools.wraps(method)
+    def call(self: LLMOpsCallbackHandler, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the one place, and it is reported
+            self._recorder.report(where, error)
+
+    return cast("_Method", call)
+
+
+class LLMOpsCallbackHandler(BaseCallbackHandler):
+    """Records every run below a call that is given this handler in ``config={"callbacks": [...]}``.
+
+    One object serves any number of concurrent runs, threads and event loops; it keeps nothing of a
+    run that has ended. Its methods copy what the framework hands them, within a budget, and put one
+    small tuple on a queue: they never block, never change a value, and never raise.
+
+    ``inline`` (default): on an async call the methods run on the event loop's own thread, about
+    ten microseconds each, in order. ``inline=False`` makes LangChain call them in its thread pool:
+    dearer, but it lets other handlers that are not inline see async model starts
+    (langchain issue 39633).
+
+    ``on_text``, ``on_agent_action`` and ``on_agent_finish`` are left alone: what they tell is in
+    the runs around them.
+    """
+
+    raise_error = False
+
+    def __init__(self, monitor: Monitor | None = None, *, inline: bool = True) -> None:
+        """Attach to *monitor*; without one to the default monitor, which is opened here."""
+        super().__init__()
+        self.run_inline = inline
+        self.monitor = default_monitor() if monitor is None else monitor
+        self._recorder: Recorder = self.monitor.recorder
+        self._runs = OpenRuns()
+
+    # ---- chains, graphs, nodes ----
+
+    @_guarded
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any] | None,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        key = run_id.int
+        given, parent, above = self._parent(parent_run_id)
+        about = metadata or _NOTHING
+        name = text(kwargs.get("name")) or (name_of(kwargs, serialized, "") or None)
+        found = facts(
+            name,
+            tags or (),
+            about,
+            kwargs,
+            has_parent=given is not None,
+            parent_facts=above,
+        )
+        rule = rule_for(found)
+        shown = name or "chain"
+        self._runs.open(key, Run(rule.kind, shown, parent, given, found))
+        if rule.kind is None:
+            self._recorder.skip()
+            return
+        fields = translate.identity_fields(tags, about)
+        fields["kind"] = rule.kind
+        fields["name"] = shown
+        fields["framework"] = translate.framework_of(about)
+        agent = agent_name(rule, shown, about, found)
+        if agent:
+            fields["agent"] = agent
+        if not translate.is_placeholder(inputs):
+            fields["input"] = self._recorder.freeze(inputs)
+        self._recorder.start(key, parent, fields, rule.promotable)
+
+    @_guarded
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        run = self._runs.close(run_id.int)
+        if run is not None and run.kind is None:
+            return
+        outcome = translate.chain_outcome(outputs)
+        if run is not None and run.interrupted:
+            outcome = "interrupted"
+        fields: dict[str, Any] = {"outcome": outcome, "output": self._recorder.freeze(outputs)}
+        # A streamed chain starts with a placeholder and tells its input when it ends.
+        inputs = kwargs.get("inputs")
+        if inputs is not None and not translate.is_placeholder(inputs):
+            fields["input"] = self._recorder.freeze(inputs)
+        self._end(run_id, run, fields, "chain", kwargs)
+
+    @_guarded
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        run = self._runs.close(run_id.int)
+        if run is not None and run.kind is None:
+            return
+        fields = translate.error_fields(error)
+        if run is not None and run.facts & NODE and fields["outcome"] == "interrupted":
+            # The graph around an interrupted node ends normally, and its outputs do not tell.
+            graph = self._runs.get(run.given_parent) if run.given_parent is not None else None
+            if graph is not None:
+                graph.interrupted = True
+        self._end(run_id, run, fields, "chain", kwargs)
+
+    # ---- models ----
+
+    @_guarded
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any] | None,
+        messages: list[list[Any]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        about = metadata or _NOTHING
+        fields = translate_model.model_start_fields(serialized, about, kwargs)
+        self._start(run_id, parent_run_id, fields, _lone(messages), tags, about)
+
+    @_guarded
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any] | None,
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        about = metadata or _NOTHING
+        fields = translate_model.model_start_fields(serialized, about, kwargs)
+        self._start(run_id, parent_run_id, fields, _lone(prompts), tags, about)
+
+    @_guarded
+    def on_llm_new_token(
+        self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
+    ) -> None:
+        run = self._runs.get(run_id.int)
+        if run is None or run.streamed or not translate_model.has_text(token, chunk):
+            return
+        run.streamed = True
+        self._recorder.mark(run_id.int)
+
+    @_guarded
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        run = self._runs.get(run_id.int)
+        if run is None or run.streamed or type(event) is not dict:
+            return
+        if event.get("event") == "content-block-delta":
+            run.streamed = True
+            self._recorder.mark(run_id.int)
+
+    @_guarded
+    def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        run = self._runs.close(run_id.int)
+        fields = translate_model.model_end_fields(response)
+        fields["outcome"] = "ok"
+        fields["output"] = self._recorder.freeze(translate_model.model_output(response))
+        self._end(run_id, run, fields, "llm", kwargs)
+
+    @_guarded
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        run = self._runs.close(run_id.int)
+        fields = translate.error_fields(error)
+        said = translate_model.model_output(kwargs.get("response"))
+        if said is not None:  # what was streamed before it failed, or was left
+            fields.update(translate_model.model_end_fields(kwargs["response"]))
+            fields["output"] = self._recorder.freeze(said)
+        self._end(run_id, run, fields, "llm", kwargs)
+
+    # ---- tools ----
+
+    @_guarded
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any] | None,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        fields = translate.tool_start_fields(serialized, kwargs)
+        content = input_str if inputs is None else inputs
+        self._start(run_id, parent_run_id, fields, content, tags, metadata or _NOTHING)
+
+    @_guarded
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        run = self._runs.close(run_id.int)
+        fields = translate.tool_end_fields(output)
+        fields["output"] = self._recorder.freeze(translate.content_of_tool_output(output))
+        self._end(run_id, run, fields, "tool", kwargs)
+
+    @_guarded
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        run = self._runs.close(run_id.int)
+        self._end(run_id, run, translate.error_fields(error), "tool", kwargs)
+
+    # ---- retrievers ----
+
+    @_guarded
+    def on_retriever_start(
+        self,
+        serialized: dict[str, Any] | None,
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        about = metadata or _NOTHING
+        name = translate.retriever_name(serialized, about, kwargs)
+        fields = {"kind": "retriever", "name": name}
+        self._start(run_id, parent_run_id, fields, query, tags, about)
+
+    @_guarded
+    def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
+        run = self._runs.close(run_id.int)
+        fields = {"outcome": "ok", "output": self._recorder.freeze(documents)}
+        self._end(run_id, run, fields, "retriever", kwargs)
+
+    @_guarded
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        run = self._runs.close(run_id.int)
+        self._end(run_id, run, translate.error_fields(error), "retriever", kwargs)
+
+    # ---- events ----
+
+    @_guarded
+    def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        fields = translate.identity_fields(kwargs.get("tags"), kwargs.get("metadata") or _NOTHING)
+        fields["name"] = text(name) or "event"
+        fields["input"] = self._recorder.freeze(data)
+        self._point(run_id, fields)
+
+    @_guarded
+    def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        fields: dict[str, Any] = {"name": "retry"}
+        attempt = count(getattr(retry_state, "attempt_number", None))
+        if attempt is not None:
+            fields["attempt"] = attempt
+        self._point(run_id, fields)
+
+    # ---- shared ----
+
+    def _start(
+        self,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        fields: dict[str, Any],
+        content: object,
+        tags: list[str] | None,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        """Start a run that is always stored: a model, a tool, a retriever."""
+        given, parent, above = self._parent(parent_run_id)
+        below = inherited_facts(above)
+        self._runs.open(run_id.int, Run(fields["kind"], fields["name"], parent, given, below))
+        identity = translate.identity_fields(tags, metadata)
+        attributes = fields.get("attributes")
+        if attributes and "attributes" in identity:
+            attributes.update(identity.pop("attributes"))
+        fields.update(identity)
+        fields["framework"] = translate.framework_of(metadata)
+        fields["input"] = self._recorder.freeze(content)
+        self._recorder.start(run_id.int, parent, fields)
+
+    def _end(
+        self,
+        run_id: UUID,
+        run: Run | None,
+        fields: dict[str, Any],
+        kind: str,
+        extra: Mapping[str, Any],
+    ) -> None:
+        """End a run. One whose start never came still says what it was (langchain issue 39633)."""
+        if run is not None:
+            fields["kind"], fields["name"] = run.kind, run.name
+            self._recorder.end(run_id.int, run.parent, fields)
+            return
+        fields["kind"] = kind
+        fields["name"] = fields.get("model") or name_of(extra, None, kind)
+        fields["framework"] = "langchain"
+        _, parent, _ = self._parent(extra.get("parent_run_id"))
+        self._recorder.end(run_id.int, parent, fields)
+
+    def _point(self, run_id: UUID, fields: dict[str, Any]) -> None:
+        run = self._runs.get(run_id.int)
+        parent = run.parent if run is not None and run.kind is None else run_id.int
+        fields["kind"] = "event"
+        fields["outcome"] = "ok"
+        fields["framework"] = "langchain"
+        self._recorder.point(uuid4().int, parent, fields)
+
+    def _parent(self, parent_run_id: UUID | None) -> tuple[int | None, int | None, int]:
+        """Return the parent as the framework knows it, the one that is stored, and its facts.
+
+        Attempts of ``with_fallbacks`` are told a wrong parent: none, or the parent of the fallback
+        run. The framework's own context, read and never set, knows the right one.
+        """
+        given = None if parent_run_id is None else parent_run_id.int
+        config = var_child_runnable_config.get()
+        within = (
+            getattr(config["callbacks"], "parent_run_id", None)
+            if config and "callbacks" in config
+            else None
+        )
+        if within is not None and within != parent_run_id:
+            nearer = self._runs.get(within.int)
+            if nearer is not None and (
+                given is None or (nearer.name == _FALLBACKS and nearer.given_parent == given)
+            ):
+                given = within.int
+        if given is None:
+            return None, None, 0
+        run = self._runs.get(given)
+        if run is None:
+            return given, given, 0
+        return given, (run.parent if run.kind is None else given), run.facts
+
+
+def _lone(batch: Sequence[Any]) -> object:
+    """Return the only prompt of a call: LangChain makes one run of each."""
+    return batch[0] if len(batch) == 1 else batch

@@ -1,0 +1,221 @@
+"""From LangChain's objects to plain span fields. Pure functions: no clock, no state, no callbacks.
+
+Framework objects stop here. ``serialized`` and ``invocation_params`` are never stored whole: the
+first holds the ``repr`` of a model, the second every argument of a call, and both may hold keys.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from llmops_core import describe_error
+from llmops_integrations.langchain.reading import MAX_TEXT, name_of, plain, text
+
+__all__ = [
+    "chain_outcome",
+    "content_of_tool_output",
+    "error_fields",
+    "framework_of",
+    "identity_fields",
+    "is_placeholder",
+    "outcome_of_error",
+    "retriever_name",
+    "tool_end_fields",
+    "tool_start_fields",
+]
+
+MAX_ATTRIBUTES: Final = 32
+
+#: Outcome by the name of a class in the exception's MRO: names, so that LangGraph stays unimported.
+_OUTCOMES: Final[Mapping[str, str]] = {
+    "ParentCommand": "handed_off",
+    "GraphInterrupt": "interrupted",
+    "GraphBubbleUp": "interrupted",
+    "CancelledError": "cancelled",
+    "KeyboardInterrupt": "cancelled",
+    "GeneratorExit": "abandoned",
+}
+
+#: Tags and metadata that the frameworks set for themselves.
+_INNER_TAGS: Final = ("seq:step:", "graph:step:", "map:key:", "langsmith:", "retry:attempt:")
+_BRANCH_TAGS: Final = ("condition:", "branch:")
+_INNER_METADATA: Final = ("langgraph_", "ls_", "lc_", "__", "checkpoint_")
+_COLUMNS: Final = frozenset({"session_id", "thread_id", "user_id"})
+_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "langgraph_checkpoint_ns": "langgraph.checkpoint_ns",
+    "langgraph_triggers": "langgraph.triggers",
+    "langgraph_path": "langgraph.path",
+    "langgraph_node": "langgraph.node",
+    "checkpoint_id": "langgraph.checkpoint_id",
+    "lc_source": "langchain.source",
+    "__handoff_destination": "langgraph.handoff_destination",
+}
+_SCALARS: Final = frozenset({str, int, float, bool})
+
+
+# ---- who and where ----
+
+
+def framework_of(metadata: Mapping[str, Any]) -> str:
+    """Return ``langgraph`` for a run of a graph or inside one, else ``langchain``."""
+    if "langgraph_node" in metadata:
+        return "langgraph"
+    return (
+        "langgraph"
+        if metadata.get("ls_integration") in ("langgraph", "langchain_create_agent")
+        else "langchain"
+    )
+
+
+def identity_fields(tags: Sequence[str] | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return session, thread, user, tags, attempt, step and attributes of a run."""
+    fields: dict[str, Any] = {}
+    thread = plain(metadata.get("thread_id"))
+    session = plain(metadata.get("session_id")) or thread
+    if session:
+        fields["session_id"] = session
+    if thread:
+        fields["thread_id"] = thread
+    user = plain(metadata.get("user_id"))
+    if user:
+        fields["user_id"] = user
+    if tags:
+        _add_tags(fields, tags)
+    step = metadata.get("langgraph_step")
+    if type(step) is int:
+        fields["step"] = step
+    attributes = _attributes(metadata)
+    if attributes:
+        fields["attributes"] = attributes
+    return fields
+
+
+def _add_tags(fields: dict[str, Any], tags: Sequence[str]) -> None:
+    own = []
+    for tag in tags:
+        if type(tag) is not str:
+            continue
+        if not tag.startswith(_INNER_TAGS):
+            prefix, _, number = tag.partition(":")
+            if not (number.isdigit() and f"{prefix}:" in _BRANCH_TAGS):
+                own.append(tag[:MAX_TEXT])
+        elif tag.startswith("retry:attempt:"):
+            number = tag.rpartition(":")[2]
+            if number.isdigit():
+                fields["attempt"] = int(number)
+    if own:
+        fields["tags"] = tuple(own)
+
+
+def _attributes(metadata: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in metadata.items():
+        if value is None or type(key) is not str or key in _COLUMNS:
+            continue
+        name = _ATTRIBUTES.get(key)
+        if name is None:
+            if key.startswith(_INNER_METADATA):
+                continue
+            name = key[:MAX_TEXT]
+        shown = plain(value)
+        if shown is None and type(value) is tuple:  # triggers and paths
+            shown = _json_of_scalars(value)
+        if shown is not None:
+            found[name] = shown
+            if len(found) == MAX_ATTRIBUTES:
+                break
+    return found
+
+
+def _json_of_scalars(value: tuple[Any, ...]) -> str | None:
+    """Return a tuple of scalars, or of such tuples, as JSON."""
+    if all(type(item) in _SCALARS or type(item) is tuple for item in value[:MAX_ATTRIBUTES]):
+        try:
+            return json.dumps(value[:MAX_ATTRIBUTES], ensure_ascii=False)[:MAX_TEXT]
+        except (TypeError, ValueError, RecursionError):
+            return None
+    return None
+
+
+# ---- tools, retrievers, chains ----
+
+
+def tool_start_fields(
+    serialized: Mapping[str, Any] | None, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return kind, name and the model's call id of a tool run."""
+    fields: dict[str, Any] = {"kind": "tool", "name": name_of(extra, serialized, "tool")}
+    call_id = text(extra.get("tool_call_id"))
+    if call_id:
+        fields["tool_call_id"] = call_id
+    return fields
+
+
+def tool_end_fields(output: object) -> dict[str, Any]:
+    """Return the outcome of a tool. An error that became a message is still the tool's error."""
+    if "ToolMessage" not in _class_names(type(output)):
+        return {"outcome": "ok"}
+    fields: dict[str, Any] = {"outcome": "ok"}
+    if getattr(output, "status", None) == "error":
+        fields["outcome"] = "error"
+        fields["error_type"] = "ToolError"
+        content = getattr(output, "content", None)
+        if type(content) is str:
+            fields["error_message"] = content[:MAX_TEXT]
+    call_id = text(getattr(output, "tool_call_id", None))
+    if call_id:
+        fields["tool_call_id"] = call_id
+    return fields
+
+
+def content_of_tool_output(output: object) -> object:
+    """Return a tool message's content: what the tool said, however it was called."""
+    if "ToolMessage" in _class_names(type(output)):
+        return getattr(output, "content", None)
+    return output
+
+
+def retriever_name(
+    serialized: Mapping[str, Any] | None, metadata: Mapping[str, Any], extra: Mapping[str, Any]
+) -> str:
+    """Return a retriever's name."""
+    return name_of(extra, serialized, "") or text(metadata.get("ls_retriever_name")) or "retriever"
+
+
+def chain_outcome(outputs: object) -> str:
+    """Return a chain's outcome: a graph that waits for a human ends normally."""
+    return "interrupted" if type(outputs) is dict and "__interrupt__" in outputs else "ok"
+
+
+def is_placeholder(inputs: object) -> bool:
+    """Whether a chain's input is what LangChain puts there while the real one streams in."""
+    return type(inputs) is dict and len(inputs) == 1 and inputs.get("input") == ""
+
+
+# ---- errors ----
+
+
+def outcome_of_error(error: BaseException) -> str:
+    """Return the outcome that an exception stands for: control flow is not an error."""
+    names = _class_names(type(error))
+    for name, outcome in _OUTCOMES.items():
+        if name in names:
+            return outcome
+    return "error"
+
+
+def error_fields(error: BaseException) -> dict[str, Any]:
+    """Return outcome, and type and message where it is an error."""
+    outcome = outcome_of_error(error)
+    if outcome != "error":
+        return {"outcome": outcome}
+    error_type, message = describe_error(error)
+    return {"outcome": outcome, "error_type": error_type, "error_message": message}
+
+
+@functools.lru_cache(maxsize=1024)
+def _class_names(kind: type) -> frozenset[str]:
+    return frozenset(base.__name__ for base in kind.__mro__)
