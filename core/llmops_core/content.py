@@ -79,7 +79,7 @@ def encode_content(frozen: Frozen) -> Content:
         # Six characters that an escaped backslash may also spell; the walk tells which.
         if b"\\u0000" not in data:
             return Content(data.decode(), frozen.truncated, len(data) + frozen.cut_bytes)
-    except Exception:  # noqa: BLE001, S110 - a surrogate, or a value that is not plain: walk it
+    except Exception:  # noqa: S110 - a surrogate, or a value that is not plain: walk it
         pass
     return _encode_walked(frozen)
 
@@ -90,12 +90,12 @@ def _encode_walked(frozen: Frozen) -> Content:
     truncated = frozen.truncated
     try:
         data = _ENCODER.encode(cleaner.clean(frozen.value, 0))
-    except Exception:  # noqa: BLE001 - a value that no freezer made: freeze it, then it is plain
+    except Exception:
         again = _REFREEZER.freeze(frozen.value)
         cleaner, truncated = _Cleaner(), truncated or again.truncated
         try:
             data = _ENCODER.encode(cleaner.clean(again.value, 0))
-        except Exception:  # noqa: BLE001 - out of memory; a span without content beats none
+        except Exception:
             return Content(_UNENCODABLE, True, frozen.cut_bytes)
     return Content(
         data.decode(), truncated, len(data) + frozen.cut_bytes, cleaner.nul, cleaner.surrogates

@@ -39,7 +39,7 @@ def describe_error(error: BaseException, limit: int = 2000) -> tuple[str, str]:
     """
     try:
         return type_name(type(error)), _message(error, limit)[: max(limit, 0)]
-    except Exception:  # noqa: BLE001 - the host is near its recursion limit or out of memory
+    except Exception:  # the host is near its recursion limit or out of memory
         return _UNREADABLE, _UNREADABLE
 
 

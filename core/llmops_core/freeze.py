@@ -79,7 +79,7 @@ class Freezer:
         walk = Walk(text, self._nodes, self._depth, make_plan, self._messages)
         try:
             out = copy_value(walk, value, 0)
-        except Exception:  # noqa: BLE001 - the host is near its recursion limit or out of memory
+        except Exception:
             return Frozen(UNREADABLE, True, 0, len(UNREADABLE))
         kept = text - walk.text + HEADS_BYTES - walk.heads
         weight = kept + _NODE_BYTES * (self._nodes - walk.nodes + 1)

@@ -328,6 +328,7 @@ def _free_key(out: dict[str, Any], key: str, seen: dict[str, int]) -> str:
 def _key_text(walk: Walk, key: Any, depth: int) -> str:
     """Return the text of a key that is no short str."""
     kind = type(key)
+    text: str
     if kind is str:
         text = key
     elif kind is float:  # before the walk: JSON has no NaN, and 1.0 is to stay apart from 1
@@ -335,8 +336,8 @@ def _key_text(walk: Walk, key: Any, depth: int) -> str:
     else:
         frozen = copy_value(walk, key, depth)
         try:
-            text: str = frozen if type(frozen) is str else msgspec.json.encode(frozen).decode()
-        except Exception:
+            text = frozen if type(frozen) is str else msgspec.json.encode(frozen).decode()
+        except Exception:  # bytes, or a lone surrogate inside a tuple
             text = f"<{type_name(kind)}>"
     if len(text) > KEY_CHARS:
         walk.truncated = True
