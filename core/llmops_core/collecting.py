@@ -40,7 +40,7 @@ class Collecting:
         self._collectors = dict(collectors)
         self._failures = failures
         self._in_a_row: dict[str, int] = dict.fromkeys(collectors, 0)
-        self._lane = Lane("collectors") if collectors else None
+        self._lane = Lane("collectors")
         self.cut_off: list[str] = []
 
     def collect(self, batch: SpanBatch) -> SpanBatch:
@@ -58,11 +58,9 @@ class Collecting:
 
     def close(self) -> None:
         """End the helper thread."""
-        if self._lane is not None:
-            self._lane.stop()
+        self._lane.stop()
 
     def _run(self, name: str, collector: Collector, batch: SpanBatch) -> Any:
-        assert self._lane is not None
         try:
             return self._lane.call(collector.collect, batch, timeout=DEADLINE_SECONDS)
         except TimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from threading import RLock
@@ -64,13 +65,12 @@ class Failures:
 
 def _log(plugin: str, where: str, error: BaseException) -> None:
     # Type and place only: the text of an error may hold a prompt, a key, or forged log lines.
-    try:
+    # Suppressed: the application's own log handler may fail; counting went well.
+    with contextlib.suppress(Exception):
         logger.warning(
-            "%s failed in %s with %s; counted, not raised (further ones of this sort are only counted)",
+            "%s failed in %s with %s; counted, not raised (more of this sort are only counted)",
             plugin,
             where,
             type(error).__name__,
             exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
         )
-    except Exception:  # noqa: BLE001, S110 - the application's log handler failed; counting went well
-        pass

@@ -97,7 +97,7 @@ class Intake:
     def _wait(self) -> None:
         queue = self.queue
         queue.idle = True
-        if not len(queue):  # noqa: PLC1802 - an event may have come before the flag was set
+        if not len(queue):
             self._wake.wait(HOUSEKEEPING_SECONDS)
         self._wake.clear()
         queue.idle = False

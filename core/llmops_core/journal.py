@@ -78,14 +78,14 @@ class Journal:
             raise
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes of the segments on disk."""
         return sum(s.bytes for s in self._segments)
 
     @property
     def full(self) -> bool:
         """Whether the byte cap is reached: new spans then stay in memory only."""
-        return self.bytes >= self._max_bytes
+        return self.size >= self._max_bytes
 
     def append(self, spans: Sequence[Span]) -> int:
         """Write one record of spans; return its size in bytes."""

@@ -23,6 +23,7 @@ from llmops_core.parts import make_parts, make_storage, storage_name
 from llmops_core.pipeline import Pipeline
 from llmops_core.plugins import PluginHost
 from llmops_core.query import SpanQuery
+from llmops_core.queue import IntakeQueue
 from llmops_core.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -212,7 +213,8 @@ class Monitor:
 
     def _revive(self) -> None:
         with self._lock:
-            if isinstance(self.recorder.queue, _Dormant) and not self._closed:
+            queue: object = self.recorder.queue
+            if isinstance(queue, _Dormant) and not self._closed:
                 self._notifier = Notifier(self._host, self._failures)
                 self._pipeline = self._open()
                 self._pid = os.getpid()
@@ -232,8 +234,9 @@ class _Dormant:
         except Exception as error:  # the child works on; its events are not monitored
             self._monitor._failures.report("monitor", "revive", error)
             return
-        if self._monitor.recorder.queue is not self:
-            self._monitor.recorder.queue.put(event)
+        queue: object = self._monitor.recorder.queue
+        if isinstance(queue, IntakeQueue):
+            queue.put(event)
 
 
 def default_monitor() -> Monitor:

@@ -80,7 +80,8 @@ class Pipeline:
         self._notifier = notifier
         self.collecting = Collecting(collectors, failures)
         self.exporters = [ExportWorker(n, e, failures) for n, e in exporters.items()]
-        batch_spans = settings.batch_size or getattr(storage, "batch_spans", DEFAULT_BATCH_SPANS)
+        preferred = getattr(storage, "batch_spans", DEFAULT_BATCH_SPANS)
+        batch_spans = settings.batch_size or int(preferred)
         seconds = settings.flush_interval_seconds
         if seconds is None:
             seconds = getattr(storage, "batch_seconds", DEFAULT_BATCH_SECONDS)
@@ -221,7 +222,7 @@ class Pipeline:
         return {
             "level": "journal",
             "path": str(self.journal.folder),
-            "bytes": self.journal.bytes,
+            "bytes": self.journal.size,
             "unjournaled": self.intake.unjournaled,
             "full": self.journal.full,
         }

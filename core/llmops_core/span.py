@@ -47,13 +47,9 @@ OUTCOMES: Final[tuple[str, ...]] = get_args(Outcome)
 USAGE_SOURCES: Final[tuple[str, ...]] = get_args(UsageSource)
 
 
-def _column(
-    group: str, description: str, *, unit: str = "", enum: bool = False
-) -> msgspec.Meta:
+def _column(group: str, description: str, *, unit: str = "", enum: bool = False) -> msgspec.Meta:
     """Describe a column: its group in the schema, what it means, and its unit."""
-    return msgspec.Meta(
-        description=description, extra={"group": group, "unit": unit, "enum": enum}
-    )
+    return msgspec.Meta(description=description, extra={"group": group, "unit": unit, "enum": enum})
 
 
 _Text = str | None
@@ -87,9 +83,9 @@ class Span(
     thread_id: Annotated[
         _Text, _column("identity", "the framework's own thread (LangGraph checkpointer)")
     ] = None
-    user_id: Annotated[_Text, _column("identity", "the end user, as the application names them")] = (
-        None
-    )
+    user_id: Annotated[
+        _Text, _column("identity", "the end user, as the application names them")
+    ] = None
     project: Annotated[_Text, _column("identity", "the project that the monitor was made for")] = (
         None
     )
@@ -131,31 +127,38 @@ class Span(
         _Text, _column("what", "class of the exception; null unless the outcome is error")
     ] = None
     error_message: Annotated[_Text, _column("what", "text of the exception, bounded")] = None
-    attempt: Annotated[_Count, _column("what", "1 for the first attempt, 2 for its first retry")] = (
-        None
-    )
+    attempt: Annotated[
+        _Count, _column("what", "1 for the first attempt, 2 for its first retry")
+    ] = None
     step: Annotated[_Count, _column("what", "the framework's own step number")] = None
     tool_call_id: Annotated[_Text, _column("what", "the model's id of the tool call")] = None
-    wait_key: Annotated[_Text, _column("what", "interrupted spans: what a resume will carry")] = None
+    wait_key: Annotated[_Text, _column("what", "interrupted spans: what a resume will carry")] = (
+        None
+    )
     resume_key: Annotated[_Text, _column("what", "resumed roots: equals a wait_key")] = None
 
     # when
     start_time: Annotated[int, _column("when", "start", unit="µs since 1970, UTC")]
-    end_time: Annotated[int, _column("when", "end; never before the start", unit="µs since 1970, UTC")]
+    end_time: Annotated[
+        int, _column("when", "end; never before the start", unit="µs since 1970, UTC")
+    ]
     duration_ms: Annotated[
-        _Number, _column("when", "from a monotonic clock; null where the start is unknown", unit="ms")
+        _Number,
+        _column("when", "from a monotonic clock; null where the start is unknown", unit="ms"),
     ] = None
     ttft_ms: Annotated[_Number, _column("when", "time to the first streamed token", unit="ms")] = (
         None
     )
-    queued_ms: Annotated[_Number, _column("when", "waiting for a worker before it ran", unit="ms")] = (
-        None
-    )
+    queued_ms: Annotated[
+        _Number, _column("when", "waiting for a worker before it ran", unit="ms")
+    ] = None
     waited_ms: Annotated[_Number, _column("when", "waiting for a human", unit="ms")] = None
 
     # model
     provider: Annotated[_Text, _column("model", "who serves the model", enum=True)] = None
-    model: Annotated[_Text, _column("model", "the model, as the provider names it", enum=True)] = None
+    model: Annotated[_Text, _column("model", "the model, as the provider names it", enum=True)] = (
+        None
+    )
     finish_reason: Annotated[_Text, _column("model", "why generation stopped", enum=True)] = None
     response_id: Annotated[_Text, _column("model", "the provider's id of the response")] = None
     input_tokens: Annotated[
@@ -180,7 +183,10 @@ class Span(
         _Count, _column("model", "part of output_tokens that is audio", unit="tokens")
     ] = None
     usage_source: Annotated[
-        _Text, _column("model", "where the token counts come from: " + ", ".join(USAGE_SOURCES), enum=True)
+        _Text,
+        _column(
+            "model", "where the token counts come from: " + ", ".join(USAGE_SOURCES), enum=True
+        ),
     ] = None
     cost_usd: Annotated[_Number, _column("model", "price of the call", unit="US dollars")] = None
     price_source: Annotated[
@@ -188,8 +194,12 @@ class Span(
     ] = None
 
     # content
-    input: Annotated[_Text, _column("content", "a lone string as it is, else canonical JSON")] = None
-    output: Annotated[_Text, _column("content", "a lone string as it is, else canonical JSON")] = None
+    input: Annotated[_Text, _column("content", "a lone string as it is, else canonical JSON")] = (
+        None
+    )
+    output: Annotated[_Text, _column("content", "a lone string as it is, else canonical JSON")] = (
+        None
+    )
     input_truncated: Annotated[
         bool | None, _column("content", "whether input was cut by a capture limit")
     ] = None
@@ -203,10 +213,18 @@ class Span(
         _Count, _column("content", "size before the cut; a lower bound if truncated", unit="bytes")
     ] = None
     input_hash: Annotated[
-        _Text, _column("content", "HMAC-SHA256 of the stored input with this installation's key, 32 hex digits")
+        _Text,
+        _column(
+            "content",
+            "HMAC-SHA256 of the stored input with the installation's key, cut to 32 digits",
+        ),
     ] = None
     output_hash: Annotated[
-        _Text, _column("content", "HMAC-SHA256 of the stored output with this installation's key, 32 hex digits")
+        _Text,
+        _column(
+            "content",
+            "HMAC-SHA256 of the stored output with the installation's key, cut to 32 digits",
+        ),
     ] = None
     content_mode: Annotated[
         _Text, _column("content", "how content was kept: full, or off", enum=True)
@@ -215,15 +233,23 @@ class Span(
     # capacity
     input_chars: Annotated[_Count, _column("capacity", "characters of the stored input")] = None
     input_words: Annotated[_Count, _column("capacity", "words of the stored input")] = None
-    input_bytes: Annotated[_Count, _column("capacity", "UTF-8 size of the stored input", unit="bytes")] = None
+    input_bytes: Annotated[
+        _Count, _column("capacity", "UTF-8 size of the stored input", unit="bytes")
+    ] = None
     input_lines: Annotated[_Count, _column("capacity", "lines of the stored input")] = None
     output_chars: Annotated[_Count, _column("capacity", "characters of the stored output")] = None
     output_words: Annotated[_Count, _column("capacity", "words of the stored output")] = None
-    output_bytes: Annotated[_Count, _column("capacity", "UTF-8 size of the stored output", unit="bytes")] = None
+    output_bytes: Annotated[
+        _Count, _column("capacity", "UTF-8 size of the stored output", unit="bytes")
+    ] = None
     output_lines: Annotated[_Count, _column("capacity", "lines of the stored output")] = None
     image_count: Annotated[_Count, _column("capacity", "images in the input and output")] = None
-    image_pixels: Annotated[_Count, _column("capacity", "width times height, summed", unit="pixels")] = None
-    image_bytes: Annotated[_Count, _column("capacity", "encoded size of the images, summed", unit="bytes")] = None
+    image_pixels: Annotated[
+        _Count, _column("capacity", "width times height, summed", unit="pixels")
+    ] = None
+    image_bytes: Annotated[
+        _Count, _column("capacity", "encoded size of the images, summed", unit="bytes")
+    ] = None
 
     # overflow
     attributes: Annotated[
@@ -234,7 +260,8 @@ class Span(
         dict[str, float] | None, _column("overflow", "numbers from collectors, by name")
     ] = None
     sample_weight: Annotated[
-        _Number, _column("overflow", "how many spans this one stands for; 1 where nothing is sampled")
+        _Number,
+        _column("overflow", "how many spans this one stands for; 1 where nothing is sampled"),
     ] = None
 
     def replace(self, **changes: Any) -> Span:

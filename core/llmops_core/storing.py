@@ -126,8 +126,8 @@ class StoreWorker:
                 spilled = self._spilled_from is not None and not isinstance(head, tuple)
                 if not spilled:
                     self._items.popleft()
-            if spilled:
-                await self._catch_up()
+            if spilled and self._journal is not None:
+                await self._catch_up(self._journal)
             elif isinstance(head, FlushMark):
                 head.done(STAGE)
             elif head is not None:
@@ -137,15 +137,11 @@ class StoreWorker:
                     self._bytes -= size
         self._running = False
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, journal: Journal) -> None:
         """Store one batch of what was left in the journal."""
         with self._lock:
-            first, last = self._spilled_from, self._spilled_to
-        assert self._journal is not None
-        assert first is not None
-        rows = [
-            s for s in self._journal.read_from(first, self._batch_spans) if (s.seq or 0) <= last
-        ]
+            first, last = self._spilled_from or 1, self._spilled_to
+        rows = [s for s in journal.read_from(first, self._batch_spans) if (s.seq or 0) <= last]
         if not rows:
             with self._lock:  # the journal lost them: a segment was damaged or deleted by hand
                 self._account_lost()
@@ -171,7 +167,7 @@ class StoreWorker:
                 await self._storage.write(batch)
             except asyncio.CancelledError:
                 raise
-            except BaseException as error:  # noqa: BLE001 - a plugin's sys.exit is a failed write
+            except BaseException as error:
                 self.retries += 1
                 self._failures.report("storage", "write", error)
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
