@@ -75,7 +75,7 @@ def trace_lines(
     clock = _Clock(start, max(1, max(s.end_time for s in spans) - start))
     rows = list(tree(spans, max_rows=max_rows))
     columns = _layout(rows, max(width, 40))
-    lines = [*_header(spans, clock, columns.total), _titles(columns, clock)]
+    lines = [*_header(spans, clock, max(width, 40)), _titles(columns, clock)]
     for row in rows:
         if isinstance(row, More):
             lines.append(_more(row, columns))
@@ -119,7 +119,7 @@ def _header(spans: Sequence[Span], clock: _Clock, width: int) -> Iterator[Text]:
 def _layout(rows: Sequence[Node | More], width: int) -> _Columns:
     nodes = [row for row in rows if isinstance(row, Node)]
     name = max(cell_len(_label(n).plain) for n in nodes)
-    outcome = max(cell_len(outcome_text(n.span.outcome)[0]) for n in nodes)
+    outcome = max(len("outcome"), *(cell_len(outcome_text(n.span.outcome)[0]) for n in nodes))
     time = max(6, *(len(duration_text(n.span.duration_ms)) for n in nodes))
     tokens = max(len(tokens_text(n.span)) for n in nodes)
     tokens = max(tokens, len(_TOKENS) if width >= _WIDE else len("tokens")) if tokens else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -101,8 +102,6 @@ def _heading(text: str) -> None:
 
 def _observations(traces: list[list[Span]]) -> list[str]:
     """Say what went wrong in the first conversation, read from its stored spans alone."""
-    import re
-
     from llmops_core.render_text import duration_text, visible
 
     spans = [s for trace in traces for s in trace]
@@ -145,10 +144,10 @@ def _stored(stats: dict[str, Any], spans: list[Span], url: str) -> str:
 
 
 def _cost_lines(cost: Any) -> list[str]:
-    more = cost.monitored_ms - cost.alone_ms
+    alone, more = cost.alone_ms, cost.monitored_ms - cost.alone_ms
     return [
         f"CPU of one conversation ({cost.spans:.0f} spans, a model that takes no time):",
-        f"  {cost.alone_ms:.1f} ms alone, {more:.1f} ms more when monitored = {cost.span_us:.0f} µs a span",
+        f"  {alone:.1f} ms alone, monitored {more:.1f} ms more: {cost.span_us:.0f} µs a span,",
         f"  every thread and the writing included; medians of {cost.blocks} interleaved pairs",
     ]
 
@@ -156,18 +155,18 @@ def _cost_lines(cost: Any) -> list[str]:
 def _next(trace_id: str, url: str, shown: str) -> list[str]:
     option = "" if url == "parquet:./llmops_data" else f" --storage {shown}"
     lines = [f"llmops trace {trace_id[:12]} --content{option}", f"llmops traces{option}"]
-    if url.startswith("parquet:"):
-        folder = url.partition(":")[2].rstrip("/").removeprefix("./")
-        lines += ["", *(f'python -c "{code}"' for code in _one_liners(folder))]
+    folder = url.partition(":")[2].rstrip("/").removeprefix("./")
+    if url.startswith("parquet:") and re.fullmatch(r"[\w./-]+", folder):
+        lines += ["", *(f"python -c '{code}'" for code in _one_liners(folder))]
     return lines
 
 
 def _one_liners(folder: str) -> list[str]:
     """The same question, in SQL and in two data frame libraries, from the files themselves."""
     files = f"{folder}/*/*.parquet"
-    sql = f"select kind, outcome, count(*) from '{files}' group by all"
+    columns = "kind, outcome, count(*)"
     return [
-        f"import duckdb; print(duckdb.sql(\\"{sql}\\"))",
-        f"import pandas; print(pandas.read_parquet('{folder}').value_counts(['kind', 'outcome']))",
-        f"import polars; print(polars.read_parquet('{files}').group_by('kind', 'outcome').len())",
+        f'import duckdb; print(duckdb.sql("""from "{files}" select {columns} group by all"""))',
+        f'import pandas; print(pandas.read_parquet("{folder}").value_counts(["kind", "outcome"]))',
+        f'import polars; print(polars.read_parquet("{files}").group_by("kind", "outcome").len())',
     ]

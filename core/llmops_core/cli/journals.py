@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from llmops_core.config import state_dir
-from llmops_core.journal_format import Damage, read_records, segments
+from llmops_core.journal_format import Damage, Range, read_records, segments
 
 __all__ = ["JournalState", "journal_root", "journal_states"]
 
@@ -48,13 +48,13 @@ def _state(folder: Path) -> JournalState:
     pending: int | None = None
     if size <= _MAX_READ_BYTES:
         seqs: set[int] = set()
-        stored_to = 0
+        stored: list[Range] = []
         for path in paths:
             for record in read_records(_read(path), 0, damage):
                 seqs.update(s.seq or 0 for s in record.spans)
                 if record.type == "c":
-                    stored_to = max(stored_to, record.range[1])
-        pending = sum(seq > stored_to for seq in seqs)
+                    stored.append(record.range)
+        pending = sum(not any(a <= seq <= b for a, b in stored) for seq in seqs)
     opened = sum(len(r.spans) for r in read_records(_read(folder / "open"), 0, Damage()))
     return JournalState(folder.name, _lives(folder), size, pending, opened, damage.records)
 

@@ -2,35 +2,65 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from llmops_core.cli.options import JsonOption, StorageOption
+
+if TYPE_CHECKING:
+    from llmops_core.recovery import RecoveryReport
 
 __all__ = ["recover"]
 
 
 def recover(storage: StorageOption = None, as_json: JsonOption = False) -> None:
     """Store the spans that dead processes left in their journals."""
+    import asyncio
+
     import msgspec
 
     from llmops_core.cli.console import masked, print_json
     from llmops_core.config import storage_url
-    from llmops_core.recovery import recover_url
-    from llmops_core.render_text import plural, visible
+    from llmops_core.render_text import visible
 
     url = storage or storage_url()
-    report = recover_url(url)
+    report = asyncio.run(_recover(url))
     if as_json:
         print_json({"storage": masked(url), **msgspec.structs.asdict(report)})
-        return
-    typer.echo(
-        f"Stored {plural(report.spans, 'span')} of {plural(report.writers, 'dead writer')} "
-        f"in {visible(masked(url))}."
-    )
+    else:
+        for line in _lines(report):
+            typer.echo(visible(line))
+    if report.failed:
+        raise typer.Exit(1)
+
+
+async def _recover(url: str) -> RecoveryReport:
+    from llmops_core.cli.journals import journal_root
+    from llmops_core.plugins import PluginHost
+    from llmops_core.protocols import Storage
+    from llmops_core.recovery import recover as recover_journals
+
+    storage = PluginHost().storage(url)
+    assert isinstance(storage, Storage)  # noqa: S101 - the registry holds storages under this kind
+    await storage.open()
+    try:
+        return await recover_journals(journal_root(url), storage.write)
+    finally:
+        await storage.close()
+
+
+def _lines(report: RecoveryReport) -> list[str]:
+    from llmops_core.render_text import plural
+
+    stored = f"{plural(report.spans, 'span')} of {plural(report.writers, 'dead writer')}"
+    lines = [f"Stored {stored}."]
     if report.incomplete:
-        typer.echo(f"{plural(report.incomplete, 'span')} never ended and became incomplete.")
+        lines.append(f"{plural(report.incomplete, 'span')} never ended: stored as incomplete.")
     if report.damaged_records:
-        lost = f"{plural(report.damaged_records, 'record')}, {plural(report.damaged_bytes, 'byte')}"
-        typer.echo(f"Damaged and left out: {lost}.")
+        damaged = plural(report.damaged_records, "damaged record")
+        lines.append(f"Left out: {damaged}, {report.damaged_bytes:,} bytes; a copy is kept.")
     if report.skipped_living:
-        typer.echo(f"Left alone: {plural(report.skipped_living, 'writer')} still alive.")
+        lines.append(f"Left alone: {plural(report.skipped_living, 'writer')} still alive.")
+    lines.extend(f"✗ failed: {failure}" for failure in report.failed)
+    return lines
