@@ -41,7 +41,7 @@ def _guarded(method: _Method) -> _Method:
     def call(self: LLMOpsCallbackHandler, *args: Any, **kwargs: Any) -> None:
         try:
             method(self, *args, **kwargs)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the one place, and it is reported
+        except (Exception, SystemExit) as error:
             self._recorder.report(where, error)
 
     return cast("_Method", call)
@@ -105,7 +105,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         if rule.kind is None:
             self._recorder.skip()
             return
-        fields = translate.identity_fields(tags, about)
+        fields = translate.identity_fields(tags, about, of_node=rule.agent == "node")
         fields["kind"] = rule.kind
         fields["name"] = shown
         fields["framework"] = translate.framework_of(about)

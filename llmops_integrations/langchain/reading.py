@@ -9,6 +9,7 @@ from uuid import UUID
 __all__ = ["MAX_TEXT", "count", "first_text", "name_of", "plain", "text"]
 
 MAX_TEXT: Final = 1_000  # characters of a name or an attribute
+_INT64: Final = 2**63
 
 
 def plain(value: object) -> str | None:
@@ -18,8 +19,8 @@ def plain(value: object) -> str | None:
         return value[:MAX_TEXT]  # type: ignore[index]
     if kind is bool:
         return "true" if value else "false"
-    if kind is int or kind is float:
-        return repr(value)[:MAX_TEXT]
+    if kind is float or (kind is int and -_INT64 <= value < _INT64):  # type: ignore[operator]
+        return repr(value)  # the text of an endless int costs seconds, or raises
     if kind is UUID:
         return str(value)  # session ids are often UUIDs
     if str in kind.__mro__:  # a StrEnum, say: its own __str__ and slices are not run

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 MAX_ATTRIBUTES: Final = 32
+_MAX_DEPTH: Final = 20  # of the path of nested functional tasks
 
 #: Outcome by the name of a class in the exception's MRO: names, so that LangGraph stays unimported.
 _OUTCOMES: Final[Mapping[str, str]] = {
@@ -53,7 +54,7 @@ _ATTRIBUTES: Final[Mapping[str, str]] = {
     "lc_source": "langchain.source",
     "__handoff_destination": "langgraph.handoff_destination",
 }
-_SCALARS: Final = frozenset({str, int, float, bool})
+_NODE_ATTRIBUTES: Final = frozenset({"langgraph.triggers", "langgraph.path"})
 
 
 # ---- who and where ----
@@ -70,8 +71,14 @@ def framework_of(metadata: Mapping[str, Any]) -> str:
     )
 
 
-def identity_fields(tags: Sequence[str] | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return session, thread, user, tags, attempt, step and attributes of a run."""
+def identity_fields(
+    tags: Sequence[str] | None, metadata: Mapping[str, Any], *, of_node: bool = False
+) -> dict[str, Any]:
+    """Return session, thread, user, tags, attempt, step and attributes of a run.
+
+    What only tells about a graph's node (its triggers and path) is left out below it: everything
+    inside a node inherits its metadata.
+    """
     fields: dict[str, Any] = {}
     thread = plain(metadata.get("thread_id"))
     session = plain(metadata.get("session_id")) or thread
@@ -87,7 +94,7 @@ def identity_fields(tags: Sequence[str] | None, metadata: Mapping[str, Any]) -> 
     step = metadata.get("langgraph_step")
     if type(step) is int:
         fields["step"] = step
-    attributes = _attributes(metadata)
+    attributes = _attributes(metadata, of_node)
     if attributes:
         fields["attributes"] = attributes
     return fields
@@ -110,7 +117,7 @@ def _add_tags(fields: dict[str, Any], tags: Sequence[str]) -> None:
         fields["tags"] = tuple(own)
 
 
-def _attributes(metadata: Mapping[str, Any]) -> dict[str, str]:
+def _attributes(metadata: Mapping[str, Any], of_node: bool) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in metadata.items():
         if value is None or type(key) is not str or key in _COLUMNS:
@@ -120,9 +127,10 @@ def _attributes(metadata: Mapping[str, Any]) -> dict[str, str]:
             if key.startswith(_INNER_METADATA):
                 continue
             name = key[:MAX_TEXT]
-        shown = plain(value)
-        if shown is None and type(value) is tuple:  # triggers and paths
-            shown = _json_of_scalars(value)
+        if type(value) is tuple:
+            shown = _json(value) if of_node and name in _NODE_ATTRIBUTES else None
+        else:
+            shown = plain(value)
         if shown is not None:
             found[name] = shown
             if len(found) == MAX_ATTRIBUTES:
@@ -130,14 +138,18 @@ def _attributes(metadata: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _json_of_scalars(value: tuple[Any, ...]) -> str | None:
+def _json(value: tuple[Any, ...]) -> str | None:
     """Return a tuple of scalars, or of such tuples, as JSON."""
-    if all(type(item) in _SCALARS or type(item) is tuple for item in value[:MAX_ATTRIBUTES]):
-        try:
-            return json.dumps(value[:MAX_ATTRIBUTES], ensure_ascii=False)[:MAX_TEXT]
-        except (TypeError, ValueError, RecursionError):
-            return None
-    return None
+    return json.dumps(value, ensure_ascii=False)[:MAX_TEXT] if _is_simple(value, 0) else None
+
+
+def _is_simple(value: tuple[Any, ...], depth: int) -> bool:
+    if depth > _MAX_DEPTH or len(value) > MAX_ATTRIBUTES:
+        return False
+    return all(
+        type(item) in (str, int, bool) or (type(item) is tuple and _is_simple(item, depth + 1))
+        for item in value
+    )
 
 
 # ---- tools, retrievers, chains ----
