@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import importlib
 import os
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
@@ -150,7 +151,7 @@ class StorageReader:
     def _open(self) -> None:
         # Here and not on the thread: a first import there would hang a child that is forked
         # meanwhile.
-        import pyarrow  # noqa: F401
+        importlib.import_module("pyarrow")
 
         try:
             self._wait(self.storage.open())
@@ -228,16 +229,14 @@ class _LoopThread:
 
     def submit(self, work: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         with self._lock:
-            if self._loop is None:
-                self._start()
-            elif self._process != os.getpid():
+            loop = self._loop or self._start()
+            if self._process != os.getpid():
                 raise StorageError(
                     "the storage was opened before this process was forked",
                     "expected one opened in this process",
                     "call open_storage again",
                 )
-            assert self._loop is not None
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
+            return asyncio.run_coroutine_threadsafe(work, loop)
 
     def stop(self) -> None:
         with self._lock:
@@ -247,13 +246,14 @@ class _LoopThread:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(TIMEOUT_SECONDS)
 
-    def _start(self) -> None:
-        self._loop = asyncio.new_event_loop()
+    def _start(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop = asyncio.new_event_loop()
         self._process = os.getpid()
         self._thread = threading.Thread(
-            target=self._run, args=(self._loop,), name="llmops-reader", daemon=True
+            target=self._run, args=(loop,), name="llmops-reader", daemon=True
         )
         self._thread.start()
+        return loop
 
     @staticmethod
     def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-__all__ = ["DuckEngine", "EngineError"]
+__all__ = ["Cancellation", "DuckEngine", "EngineError", "UnreadableDataError"]
 
 QUERY_SECONDS: Final = 60.0
 MEMORY: Final = "2GB"
@@ -44,6 +44,33 @@ class EngineError(StorageError):
     """The engine could not run a query. Its message never repeats a value of the query or a row."""
 
 
+class UnreadableDataError(EngineError):
+    """A query failed for a reason that can lie in the files it reads."""
+
+
+class Cancellation:
+    """Stops one query from another thread, also between two statements."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Stop the query: it raises ``EngineError``. Does not wait for it."""
+        with self._lock:
+            self._cancelled = True
+            if self._cursor is not None:
+                self._cursor.interrupt()
+
+    def watch(self, cursor: duckdb.DuckDBPyConnection | None) -> None:
+        """Name the cursor that runs now, or None. Raise ``EngineError`` if cancelled before."""
+        with self._lock:
+            self._cursor = cursor
+            if cursor is not None and self._cancelled:
+                raise EngineError("the query was cancelled")
+
+
 class DuckEngine:
     """One locked connection; each query has a cursor of its own, so threads may query at once.
 
@@ -59,27 +86,35 @@ class DuckEngine:
         self._process = 0
         self._running: set[duckdb.DuckDBPyConnection] = set()
 
-    def run(self, query: SpanQuery, tail: pa.Table, files: Sequence[str] = ()) -> pa.Table:
+    def run(
+        self,
+        query: SpanQuery,
+        tail: pa.Table,
+        files: Sequence[str] = (),
+        cancellation: Cancellation | None = None,
+    ) -> pa.Table:
         """Answer a query over the Parquet files and the rows of *tail*.
 
         Raises ``EngineError`` if DuckDB does not run it to its end within the time limit, and
         ``QueryError`` on a value that no column can hold.
         """
+        cancellation = cancellation or Cancellation()
         bound = None
         search = boundary(query, files)
         if search is not None:
-            bound = _bound(query, self.execute(search, tail))
-        table = self.execute(compile_query(query, files, bound=bound), tail)
+            bound = _bound(query, self.execute(search, tail, cancellation))
+        statement = compile_query(query, files, bound=bound)
+        table = self.execute(statement, tail, cancellation)
         try:
             return shape(table, query)
         except (ValueError, ArithmeticError) as error:  # pyarrow's errors are ValueErrors
             if query.is_grouped:
                 raise QueryError("a result beyond 64 bits", "expected smaller numbers") from error
-            raise EngineError(
-                "a stored row does not fit the schema", f"({type(error).__name__})"
+            raise UnreadableDataError(
+                f"a stored row does not fit the schema ({type(error).__name__})"
             ) from None
 
-    def execute(self, statement: Statement, tail: pa.Table) -> pa.Table:
+    def execute(self, statement: Statement, tail: pa.Table, cancellation: Cancellation) -> pa.Table:
         """Run one SELECT over ``tail`` and files of the folder; anything else is refused."""
         import duckdb
 
@@ -87,6 +122,7 @@ class DuckEngine:
         timer = threading.Timer(self._seconds, cursor.interrupt)
         timer.daemon = True
         try:
+            cancellation.watch(cursor)
             timer.start()
             cursor.register("tail", tail)
             selected = _single_select(cursor, statement.sql)
@@ -96,6 +132,7 @@ class DuckEngine:
             raise _failed(error, self._seconds) from None
         finally:
             timer.cancel()
+            cancellation.watch(None)
             with self._lock:
                 self._running.discard(cursor)
             cursor.close()
@@ -161,7 +198,7 @@ def _failed(error: duckdb.Error, seconds: float) -> EngineError:
             f"the query needs more than {MEMORY} of memory",
             do="select a shorter time range, fewer columns or a limit",
         )
-    return EngineError(f"the query failed in DuckDB ({type(error).__name__})")
+    return UnreadableDataError(f"the query failed in DuckDB ({type(error).__name__})")
 
 
 def _bound(query: SpanQuery, found: pa.Table) -> Filter | None:

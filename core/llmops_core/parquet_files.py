@@ -1,0 +1,220 @@
+"""The files of a Parquet folder: their names, which of them to read, and what is left over.
+
+A file ``<folder>/YYYY-MM-DD/events_<writer>_<first>-<last>.parquet`` holds the spans of one sealed
+range that ended on that UTC day. Anything else in the folder is somebody else's and stays unread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from llmops_core.errors import StorageError
+from llmops_core.schema import COLUMNS, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "RangeFile",
+    "day_of",
+    "file_name",
+    "is_readable",
+    "list_files",
+    "make_folder",
+    "sweep_temporary",
+    "sync_folder",
+    "temporary_name",
+]
+
+_NAME: Final = re.compile(r"events_([0-9a-z]+)_([0-9]+)-([0-9]+)\.parquet")
+_TEMPORARY: Final = re.compile(r"\.events_([0-9a-z]+)_[0-9]+-[0-9]+\.[0-9a-f]+\.parquet\.tmp")
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_WRITER: Final = re.compile(r"[0-9a-z]+")
+_EPOCH: Final = dt.date(1970, 1, 1)
+_DAY_MICROS: Final = 86_400_000_000
+_STALE_SECONDS: Final = 600
+
+# What a footer may promise before it is believed: a megabyte can expand to ten gigabytes.
+_MAX_COLUMNS: Final = 1_000
+_MAX_ROWS: Final = 50_000_000
+_MAX_GROUP_BYTES: Final = 4 * 1024**3
+
+
+class RangeFile(NamedTuple):
+    """One file, by what its name and folder say."""
+
+    path: str
+    day: str
+    writer: str
+    first: int
+    last: int
+
+
+def day_of(micros: int) -> str:
+    """Return the folder of a span that ends at *micros*: its UTC date."""
+    days = max(-719_162, min(2_932_896, micros // _DAY_MICROS))  # the years 1 to 9999
+    return (_EPOCH + dt.timedelta(days=days)).isoformat()
+
+
+def file_name(writer: str, first: int, last: int) -> str:
+    """Return the name of a sealed range. Raise ``StorageError`` if it is not one."""
+    if not _WRITER.fullmatch(writer) or not 0 < first <= last:
+        raise StorageError(
+            f"a batch of writer {writer!r} from {first} to {last}",
+            "expected a writer id of lowercase letters and digits, and a range that starts at 1",
+            "write batches as a journal seals them: the range makes a replay harmless",
+        )
+    return f"events_{writer}_{first}-{last}.parquet"
+
+
+def temporary_name(name: str) -> str:
+    """Return a name that no Parquet reader looks at: a leading dot and another suffix."""
+    return f".{name.removesuffix('.parquet')}.{secrets.token_hex(4)}.parquet.tmp"
+
+
+def list_files(folder: Path, since: int | None = None) -> list[RangeFile]:
+    """Return the files of the folder, without the days before *since*.
+
+    A span's day is that of its end, which is never before its start, so days before *since* hold
+    nothing that starts at or after it.
+    """
+    first_day = "" if since is None else day_of(since)
+    found = []
+    for day in _entries(folder):
+        if day.name < first_day or not _DAY.fullmatch(day.name):
+            continue
+        if not day.is_dir(follow_symlinks=False):
+            continue
+        for entry in _entries(Path(day.path)):
+            match = _NAME.fullmatch(entry.name)
+            # No links: what they point to may lie outside of the folder.
+            if match and entry.is_file(follow_symlinks=False):
+                writer, first, last = match.groups()
+                found.append(RangeFile(entry.path, day.name, writer, int(first), int(last)))
+    return sorted(found, key=lambda f: (f.day, f.writer, f.first))
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, each for the owner alone (0700)."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(path.parent)
+
+
+def sweep_temporary(folder: Path, journal_root: Path) -> int:
+    """Remove files that a writer began and cannot finish; return how many.
+
+    A file goes if its writer is dead, which shows in that nobody holds the lock of its journal, or
+    if it is older than any write takes.
+    """
+    swept = 0
+    for day in _entries(folder):
+        if not _DAY.fullmatch(day.name) or not day.is_dir(follow_symlinks=False):
+            continue
+        for entry in _entries(Path(day.path)):
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match and (_stale(entry) or _dead(journal_root / match[1] / "lock")):
+                with contextlib.suppress(FileNotFoundError):  # another process sweeps too
+                    Path(entry.path).unlink()
+                    swept += 1
+    return swept
+
+
+def is_readable(path: str) -> bool:
+    """Whether a file's footer can be read, is within limits and has our columns' types."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+        if metadata.num_columns > _MAX_COLUMNS or metadata.num_rows > _MAX_ROWS:
+            return False
+        groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+        if any(g.total_byte_size > _MAX_GROUP_BYTES for g in groups):
+            return False
+        return _fits(metadata.schema.to_arrow_schema())
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+
+
+def _fits(schema: pa.Schema) -> bool:
+    """Whether required columns are there and those that are known have the expected types."""
+    for column in COLUMNS:
+        position = schema.get_field_index(column.name)
+        if position < 0:
+            if not column.nullable:
+                return False
+            continue
+        if not _alike(schema.field(position).type, arrow_schema().field(column.name).type):
+            return False
+    return True
+
+
+def _alike(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Compare types as a query sees them: a dictionary is its values, a list its items."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(expected):
+        expected = expected.value_type
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_map(expected) and pa.types.is_map(found):
+        expected, found = expected.item_type, found.item_type
+    elif pa.types.is_list(expected) and pa.types.is_list(found):
+        expected, found = expected.value_type, found.value_type
+    elif pa.types.is_timestamp(expected) and pa.types.is_timestamp(found):
+        return True
+    return bool(found == expected)
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # removed since it was listed
+
+
+def _stale(entry: os.DirEntry[str]) -> bool:
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _dead(lock: Path) -> bool:
+    """Whether a writer's lock is there and nobody holds it. Without a lock nothing is known."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
