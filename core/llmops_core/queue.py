@@ -41,6 +41,8 @@ class IntakeQueue:
         self._bytes = 0
         self._max_events = max_events
         self._max_bytes = max_bytes
+        # The last quarter is for events without content: a tree without texts is still a tree.
+        self._shed_bytes = max_bytes * 3 // 4
         self._refused: dict[int, HostEvent] = {}
         self._wake = wake
         #: Set by the intake thread when it is about to wait: only then is a wake-up needed.
@@ -73,7 +75,7 @@ class IntakeQueue:
                 self.closed
                 or self._refused
                 or len(self._items) >= self._max_events
-                or self._bytes + event[6] > self._max_bytes
+                or self._bytes + event[6] > self._shed_bytes
             ):
                 admitted = self._under_pressure(event)
                 if admitted is None:
@@ -113,7 +115,7 @@ class IntakeQueue:
         parent = self._known_parent(parent)
         if parent != event[2]:
             event = (what, run_id, parent, *event[3:])
-        if self._bytes + event[6] > self._max_bytes:
+        if self._bytes + event[6] > self._shed_bytes:
             event = self._without_content(event)
         full = len(self._items) >= self._max_events or self._bytes > self._max_bytes
         if not full or what == END:

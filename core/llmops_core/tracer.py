@@ -97,6 +97,9 @@ class Tracer:
             return None
         trace.last_ns = max(trace.last_ns, mono)
         self._inherit(run)
+        adopted = self._awaited.get(run_id)
+        if adopted is not None and adopted is not trace:
+            self._release(adopted, run)
         self._open[run_id] = run
         trace.open[run_id] = run
         if run.kind == "llm":
@@ -131,9 +134,6 @@ class Tracer:
             return None
         run.trace, run.parent = trace, parent
         trace.spans += 1
-        adopted = self._awaited.get(run.run_id)
-        if adopted is not None and adopted is not trace:
-            self._release(adopted, run)
         return trace
 
     def _adopt(self, run: Run, event: HostEvent) -> Trace:
@@ -160,15 +160,13 @@ class Tracer:
         parent.trace.open.update(adopted.open)
         parent.trace.spans += adopted.spans
         parent.trace.last_ns = max(parent.trace.last_ns, adopted.last_ns)
-        for ended in self._ended.values():
-            if ended.trace is adopted:
-                ended.trace = parent.trace
         agent, agent_span = nearest_agent(parent, including=True)
-        for draft in adopted.held:
+        for draft, run in adopted.held:
+            run.trace = parent.trace
             draft["trace_id"] = parent.trace.trace_id
-            if draft["parent_id"] == parent.span_id:
-                for name in INHERITED:
-                    draft.setdefault(name, parent.fields.get(name))
+            for name in INHERITED:
+                if draft.get(name) is None:
+                    draft[name] = parent.fields.get(name)
             if draft.get("agent_span_id") is None:
                 draft["agent_span_id"] = agent_span
                 draft["agent"] = draft.get("agent") or agent
@@ -279,7 +277,7 @@ class Tracer:
         draft = self._draft(run, mono, fields, outcome)
         run.outcome = outcome
         self._remember(run)
-        self._emit(trace, draft)
+        self._emit(run, draft)
         if trace.root is run:
             trace.ended = True
             if trace.open:
@@ -316,10 +314,11 @@ class Tracer:
             draft["attributes"] = {**(draft.get("attributes") or {}), **extra}
         return draft
 
-    def _emit(self, trace: Trace, draft: Draft) -> None:
+    def _emit(self, run: Run, draft: Draft) -> None:
+        trace = run.trace
         self.made += 1
         if trace.awaited is not None and trace.awaited in self._awaited:
-            trace.held.append(draft)  # its trace id is not known before its parent starts
+            trace.held.append((draft, run))  # its trace id is not known before its parent starts
         else:
             self.finished.append(draft)
 
@@ -371,7 +370,7 @@ class Tracer:
         """The parent never came: its children keep its id as their trace's, as if it were a root."""
         if trace.awaited is not None:
             self._awaited.pop(trace.awaited, None)
-        self.finished.extend(trace.held)
+        self.finished.extend(draft for draft, _ in trace.held)
         trace.held = []
         trace.ended = True
         if trace.open:

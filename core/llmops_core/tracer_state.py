@@ -38,7 +38,7 @@ class Trace:
         self.ended = False
         self.awaited: int | None = None
         self.since_ns = mono_ns
-        self.held: list[dict[str, Any]] = []
+        self.held: list[tuple[dict[str, Any], Run]] = []
 
     def wall_us(self, mono_ns: int) -> int:
         """Return UTC microseconds of a monotonic reading."""

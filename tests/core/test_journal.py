@@ -1,0 +1,167 @@
+"""The journal gives back what was written to it, past any damage."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops_core import journal as journal_module
+from llmops_core.journal import Journal, new_writer_id
+from llmops_core.journal_format import (
+    Damage,
+    encode_range,
+    encode_spans,
+    encode_stored,
+    read_records,
+    segments,
+)
+from llmops_core.recovery import writers
+from llmops_core.span import Span
+
+
+def span(seq: int, text: str = "hello") -> Span:
+    return Span(
+        span_id=f"{seq:016x}",
+        trace_id=f"{seq:032x}",
+        kind="llm",
+        name="m",
+        outcome="ok",
+        start_time=seq,
+        end_time=seq + 1,
+        input=text,
+        seq=seq,
+        writer_id="w",
+    )
+
+
+def open_journal(root: Path, max_bytes: int = 2**30) -> Journal:
+    return Journal(root, new_writer_id(), max_bytes=max_bytes)
+
+
+def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.append([span(1), span(2)])
+    journal.append([span(3)])
+    assert [s.seq for s in journal.read_from(2, 10)] == [2, 3]
+    assert journal.read_from(1, 1) == [span(1)]
+
+
+def test_files_are_the_owners_alone(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "j")
+    journal.append([span(1)])
+    journal.replace_open([span(2)])
+    assert stat.S_IMODE(journal.folder.stat().st_mode) == 0o700
+    for path in journal.folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+
+
+def test_a_living_writer_is_seen_as_living_from_its_first_moment(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    assert list(writers(tmp_path)) == [(journal.folder, True)]
+    journal.close(remove=False)
+    assert list(writers(tmp_path)) == [(journal.folder, False)]
+
+
+def test_segments_that_are_stored_throughout_go_and_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SEGMENT_BYTES", 2_000)
+    journal = open_journal(tmp_path)
+    for seq in range(1, 31):
+        journal.append([span(seq, "x" * 500)])
+    before = len(segments(journal.folder))
+    assert before > 3
+    journal.mark_stored(1, 10)
+    journal.replace_open([])
+    assert before > len(segments(journal.folder)) > 1
+    assert [s.seq for s in journal.read_from(11, 100)] == list(range(11, 31))
+    journal.mark_stored(11, 30)
+    journal.replace_open([])
+    assert len(segments(journal.folder)) == 1
+
+
+def test_the_cap_is_seen(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, max_bytes=64 * 1024)
+    assert not journal.full
+    journal.append([span(1, "x" * 70_000)])
+    assert journal.full
+
+
+def test_a_failed_write_leaves_no_half_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_journal(tmp_path)
+    journal.append([span(1)])
+    real, calls = os.write, []
+
+    def half(descriptor: int, data: bytes) -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            return real(descriptor, bytes(data)[:20])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(OSError, match="No space"):
+        journal.append([span(2)])
+    assert len(calls) == 2, "the fault really happened"
+    monkeypatch.undo()
+    journal.append([span(3)])
+    damage = Damage()
+    data = segments(journal.folder)[0].read_bytes()
+    assert [s.seq for r in read_records(data, 0, damage) for s in r.spans] == [1, 3]
+    assert damage.records == 0
+
+
+def test_closing_with_everything_stored_leaves_nothing(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.append([span(1)])
+    journal.replace_open([span(2)])
+    journal.close(remove=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+RECORDS = [encode_spans([span(1), span(2)]), encode_range(1, 2), encode_stored(1, 2)] + [
+    encode_spans([span(seq)]) for seq in range(3, 9)
+]
+DATA = b"".join(RECORDS)
+
+
+def seqs(data: bytes, damage: Damage) -> list[int | None]:
+    return [s.seq for r in read_records(data, 0, damage) for s in r.spans]
+
+
+@given(cut=st.integers(0, len(DATA)))
+def test_a_torn_tail_costs_only_itself(cut: int) -> None:
+    damage = Damage()
+    got = seqs(DATA[:cut], damage)
+    end = 0
+    whole: list[int | None] = []
+    for record in RECORDS:
+        if end + len(record) > cut:
+            break
+        end += len(record)
+        whole = seqs(DATA[:end], Damage())
+    assert got == whole
+    assert damage.records == 0, "a living writer may be in the middle of it"
+
+
+@given(where=st.integers(0, len(DATA) - 1), bit=st.integers(0, 7), extra=st.binary(max_size=40))
+def test_a_damaged_byte_costs_one_record_and_never_raises(
+    where: int, bit: int, extra: bytes
+) -> None:
+    data = bytearray(DATA)
+    data[where] ^= 1 << bit
+    got = seqs(bytes(data) + extra, Damage())
+    missing = set(range(1, 9)) - {s for s in got if s is not None}
+    assert len(missing) <= 2, "the first record holds two spans"
+    assert got == sorted(s for s in got if s is not None)
+
+
+@given(data=st.binary(max_size=300))
+def test_any_bytes_at_all_are_read_without_raising(data: bytes) -> None:
+    assert seqs(data, Damage()) == []

@@ -1,0 +1,142 @@
+"""The queue takes what fits, and drops in an order that keeps the picture whole."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from llmops_core.freeze import Freezer
+from llmops_core.queue import END, EVENT_BYTES, POINT, START, HostEvent, IntakeQueue
+
+MEGABYTE = 1024 * 1024
+freeze = Freezer().freeze
+
+
+def event(what: int, run: int, parent: int | None = None, **fields: Any) -> HostEvent:
+    weight = EVENT_BYTES + sum(getattr(v, "weight", 0) for v in fields.values())
+    return (what, run, parent, run, run, {"name": str(run), **fields}, weight, False)
+
+
+def queue(events: int = 10, size: int = MEGABYTE) -> IntakeQueue:
+    return IntakeQueue(events, size, lambda: None)
+
+
+def ledger_holds(q: IntakeQueue, consumed: int) -> bool:
+    return q.received == consumed + q.waiting + sum(q.dropped.values())
+
+
+def test_events_leave_in_the_order_in_which_they_came() -> None:
+    q = queue()
+    for run in range(5):
+        q.put(event(START, run))
+    assert [e[1] for e in q.take(3)] == [0, 1, 2]
+    assert [e[1] for e in q.take(10)] == [3, 4]
+    assert q.bytes == 0
+    assert ledger_holds(q, 5)
+
+
+def test_a_full_queue_refuses_whole_runs_and_never_an_end_alone() -> None:
+    q = queue(events=4)
+    q.put(event(START, 1))
+    for run in range(2, 10):
+        q.put(event(START, run, 1))
+    for run in range(2, 10):
+        q.put(event(END, run, 1, outcome="ok"))
+    q.put(event(END, 1))
+    kept = q.take(100)
+    starts = {e[1] for e in kept if e[0] == START}
+    ends = {e[1] for e in kept if e[0] == END}
+    assert starts == ends == {1, 2, 3, 4}
+    assert q.dropped == {"overload": 10}
+    assert ledger_holds(q, len(kept))
+
+
+def test_a_root_still_finds_room_when_ordinary_runs_do_not() -> None:
+    q = queue(events=4)
+    q.put(event(START, 1))
+    for run in range(2, 10):
+        q.put(event(START, run, 1))
+    q.put(event(START, 100))
+    assert 100 in {e[1] for e in q.take(100)}
+
+
+def test_a_refused_run_that_fails_is_kept_with_what_its_start_said() -> None:
+    q = queue(events=1)
+    q.put(event(START, 1))
+    q.put(event(START, 2, 1, kind="tool"))
+    q.put(event(START, 3, 2, kind="tool"))
+    q.take(1)
+    q.put(event(END, 3, 2, outcome="error"))
+    (end,) = q.take(10)
+    assert end[:3] == (END, 3, 1), "its parent was refused too, so it hangs below the next one up"
+    assert end[5]["kind"] == "tool"
+    assert end[5]["_start"] == (3, 3)
+
+
+def test_a_child_of_a_refused_run_hangs_below_the_next_one_up() -> None:
+    q = queue(events=1)
+    q.put(event(START, 1))
+    q.put(event(START, 2, 1))
+    q.take(10)
+    q.put(event(START, 3, 2))
+    (start,) = q.take(10)
+    assert start[:3] == (START, 3, 1)
+
+
+def test_content_is_shed_before_any_run_is_refused() -> None:
+    q = queue(events=1000, size=100_000)
+    text = freeze("x" * 8000)
+    for run in range(1, 41):
+        q.put(event(START, run, None if run == 1 else 1, input=text))
+    kept = q.take(1000)
+    assert len(kept) == 40
+    assert q.content_shed > 20
+    shed = kept[-1][5]["input"]
+    assert shed.truncated
+    assert shed.value is None
+    assert kept[0][5]["input"].value == text.value
+
+
+def test_bytes_stay_bounded_whatever_comes() -> None:
+    q = queue(events=1_000_000, size=200_000)
+    text = freeze("x" * 8000)
+    for run in range(1, 5000):
+        q.put(event(START, run, None if run == 1 else 1, input=text))
+    assert q.bytes <= 200_000 + EVENT_BYTES
+    assert ledger_holds(q, 0)
+
+
+def test_a_closed_queue_takes_nothing_and_counts_it() -> None:
+    q = queue()
+    q.closed = True
+    q.put(event(POINT, 1))
+    assert q.dropped == {"closed": 1}
+    assert ledger_holds(q, 0)
+
+
+def test_the_sleeper_is_woken_and_nobody_else() -> None:
+    woken: list[int] = []
+    q = IntakeQueue(10, MEGABYTE, lambda: woken.append(1))
+    q.put(event(START, 1))
+    q.idle = False
+    q.put(event(START, 2))
+    assert woken == [1]
+
+
+def test_a_thousand_threads_lose_and_double_nothing() -> None:
+    q = queue(events=100_000, size=100 * MEGABYTE)
+    start = threading.Barrier(50)
+
+    def work(number: int) -> None:
+        start.wait()
+        for i in range(200):
+            q.put(event(START, number * 1000 + i))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    taken = q.take(100_000)
+    assert len({e[1] for e in taken}) == len(taken) == q.received == 10_000
+    assert q.bytes == 0
