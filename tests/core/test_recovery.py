@@ -1,0 +1,205 @@
+"""What a dead writer had journaled is stored once, whoever recovers and however often."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from llmops_core.batch import SpanBatch
+from llmops_core.journal import Journal, new_writer_id
+from llmops_core.journal_format import segments
+from llmops_core.recovery import RecoveryReport, recover
+from llmops_core.span import Span
+
+
+def span(seq: int, *, outcome: str = "ok", run: int | None = None) -> Span:
+    run = run or seq
+    return Span(
+        span_id=f"{run:016x}",
+        trace_id=f"{run:032x}",
+        kind="llm",
+        name="m",
+        outcome=outcome,
+        start_time=seq,
+        end_time=seq + 1,
+        seq=seq,
+        writer_id="w",
+    )
+
+
+class Store:
+    """Keeps batches; fails as often as it is told to."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.batches: list[SpanBatch] = []
+        self.failures = failures
+
+    async def write(self, batch: SpanBatch) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("no")
+        self.batches.append(batch)
+
+    @property
+    def seqs(self) -> list[int | None]:
+        return sorted(s.seq or 0 for b in self.batches for s in b.rows)
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        return [(b.first_seq, b.last_seq) for b in self.batches]
+
+
+def died(root: Path, *, upto: int = 10) -> Journal:
+    journal = Journal(root, new_writer_id(), max_bytes=2**30)
+    for seq in range(1, upto + 1):
+        journal.append([span(seq)])
+    return journal
+
+
+def run(root: Path, store: Store, batch_spans: int = 4) -> RecoveryReport:
+    return asyncio.run(recover(root, store.write, batch_spans=batch_spans))
+
+
+def test_journaled_spans_are_stored_and_the_journal_goes(tmp_path: Path) -> None:
+    died(tmp_path).release()
+    store = Store()
+    report = run(tmp_path, store)
+    assert store.seqs == list(range(1, 11))
+    assert store.ranges == [(1, 4), (5, 8), (9, 10)]
+    assert (report.writers, report.spans) == (1, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_stored_is_not_stored_again(tmp_path: Path) -> None:
+    journal = died(tmp_path)
+    journal.seal(1, 6)
+    journal.mark_stored(1, 6)
+    journal.release()
+    store = Store()
+    report = run(tmp_path, store)
+    assert store.seqs == [7, 8, 9, 10]
+    assert report.already_stored == 6
+
+
+def test_a_sealed_range_is_cut_as_its_writer_had_cut_it(tmp_path: Path) -> None:
+    journal = died(tmp_path)
+    journal.seal(1, 7)
+    journal.release()
+    store = Store()
+    run(tmp_path, store)
+    assert store.ranges == [(1, 7), (8, 10)]
+
+
+def test_a_living_writer_is_left_alone(tmp_path: Path) -> None:
+    journal = died(tmp_path)
+    store = Store()
+    report = run(tmp_path, store)
+    assert (report.skipped_living, store.batches) == (1, [])
+    journal.release()
+
+
+def test_recovering_twice_stores_once(tmp_path: Path) -> None:
+    died(tmp_path).release()
+    store = Store()
+    run(tmp_path, store)
+    run(tmp_path, store)
+    assert store.seqs == list(range(1, 11))
+
+
+def test_two_recoverers_at_once_store_once(tmp_path: Path) -> None:
+    for _ in range(5):
+        died(tmp_path).release()
+    stores = [Store(), Store()]
+
+    async def slowly(store: Store, batch: SpanBatch) -> None:
+        await asyncio.sleep(0)  # let the other one in between
+        await store.write(batch)
+
+    async def race() -> None:
+        await asyncio.gather(
+            *(recover(tmp_path, lambda b, s=s: slowly(s, b), batch_spans=2) for s in stores)
+        )
+
+    asyncio.run(race())
+    assert sorted(stores[0].seqs + stores[1].seqs) == sorted([*range(1, 11)] * 5)
+
+
+def test_a_recovery_that_fails_in_the_middle_is_continued_with_the_same_ranges(
+    tmp_path: Path,
+) -> None:
+    died(tmp_path).release()
+
+    class Dies(Store):
+        async def write(self, batch: SpanBatch) -> None:
+            if len(self.batches) == 1:
+                raise OSError("disk full")
+            await super().write(batch)
+
+    first, second = Dies(), Store()
+    report = run(tmp_path, first)
+    assert len(report.failed) == 1, "the fault really happened"
+    assert first.ranges == [(1, 4)]
+    run(tmp_path, second, batch_spans=3)
+    assert second.ranges == [(5, 8), (9, 10)], "sealed before the failure, so cut the same way"
+    assert sorted(first.seqs + second.seqs) == list(range(1, 11))
+
+
+def test_what_was_open_becomes_incomplete_once(tmp_path: Path) -> None:
+    journal = died(tmp_path, upto=3)
+    opened = [span(0, outcome="incomplete", run=100), span(0, outcome="incomplete", run=2)]
+    journal.replace_open(opened)
+    journal.release()
+    store = Store(failures=1)
+    assert run(tmp_path, store).incomplete == 1
+    run(tmp_path, store)
+    rows = {s.span_id: s for b in store.batches for s in b.rows}
+    assert rows[f"{100:016x}"].outcome == "incomplete"
+    assert rows[f"{100:016x}"].seq == 4
+    assert rows[f"{2:016x}"].outcome == "ok", "it finished after the file was written"
+    assert store.seqs == [1, 2, 3, 4]
+
+
+def test_a_torn_tail_is_cut_and_counted(tmp_path: Path) -> None:
+    journal = died(tmp_path)
+    journal.release()
+    path = segments(journal.folder)[-1]
+    path.write_bytes(path.read_bytes()[:-5])
+    store = Store()
+    report = run(tmp_path, store)
+    assert store.seqs == list(range(1, 10))
+    assert report.torn_bytes > 0
+    assert report.damaged_records == 0
+
+
+def test_damage_in_the_middle_costs_its_record_and_is_kept_aside(tmp_path: Path) -> None:
+    journal = died(tmp_path)
+    journal.release()
+    path = segments(journal.folder)[-1]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    store = Store()
+    report = run(tmp_path, store)
+    assert report.damaged_records == 1
+    assert len(store.seqs) == 9
+    kept = tmp_path / ".corrupt" / f"{journal.folder.name}-{path.name}"
+    assert kept.read_bytes() == bytes(data)
+
+
+def test_one_bad_journal_does_not_stop_the_others(tmp_path: Path) -> None:
+    first = died(tmp_path)
+    first.release()
+    (first.folder / "000000.log").mkdir()  # unreadable as a file
+    died(tmp_path).release()
+    store = Store()
+    report = run(tmp_path, store)
+    assert len(report.failed) == 1
+    assert store.seqs == list(range(1, 11))
+
+
+@pytest.mark.parametrize("name", ["nothing", "a_file"])
+def test_a_root_that_is_no_folder_is_nothing_to_recover(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a_file").write_text("x")
+    assert run(tmp_path / name, Store()).writers == 0
