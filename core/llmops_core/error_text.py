@@ -68,7 +68,7 @@ def _is_plain(error: BaseException, mro: tuple[type, ...]) -> bool:
     for base in mro:
         if not _FLAGS(base) & _HEAP_TYPE:
             for name, field in vars_of(base).items():
-                if name not in _NOT_SHOWN and type(field) in _C_FIELDS:
+                if not name.startswith("__") and type(field) in _C_FIELDS:
                     values += _read(field, error)
     return all(_is_scalar(value) for value in values)
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from llmops_core.freeze_walk import PLANS, Plan, Walk, copy_value
-from llmops_core.type_names import Fields, layout_of, mro_of
+from llmops_core.freeze_walk import PLANS, PlanEntry, Walk, copy_value
+from llmops_core.type_names import Fields, layout_of, mro_of, type_name
 
 __all__ = [
     "FrozenBytes",
@@ -112,23 +112,48 @@ def _copy_calls(walk: Walk, calls: Any, depth: int) -> list[Any]:
 class _Kept:
     """A frozen message, and what has to be unchanged for it to be used again."""
 
-    __slots__ = ("empties", "frozen", "message", "reads", "size", "values_of")
+    __slots__ = ("calls", "content", "frozen", "message", "name", "rest", "size", "values_of")
 
     def __init__(
         self, message: object, fields: Fields, values_of: Any, frozen: FrozenMessage, size: int
     ) -> None:
         self.message = message  # strong: an id is only unique among the living
         self.values_of = values_of
-        self.reads = tuple(fields.reads)
-        self.empties = tuple(value for _, value in fields.reads if _is_container(value))
+        reads = dict(fields.reads)
+        # The three by name, not in a loop: that is a third of the price of a hit.
+        self.content = reads.pop("content", None)
+        self.name = reads.pop("name", None)
+        self.calls = reads.pop("tool_calls", None)
+        if _is_container(self.content):  # empty now; it may be filled
+            reads["content"] = self.content
+        self.rest = tuple(reads.items())
         self.frozen = frozen
         self.size = size
 
+    def holds(self, values: Any) -> bool:
+        """Whether every field that was read still holds the same object, and is still empty."""
+        calls = self.calls
+        return (
+            type(values) is dict  # __dict__ can be assigned
+            and values.get("content") is self.content
+            and values.get("name") is self.name
+            and (calls is None or (not calls and values.get("tool_calls") is calls))
+            and (not self.rest or self.holds_rest(values))
+        )
 
-def message_plan(cls: type, reader: Callable[[Any, Fields], Any]) -> Plan:
+    def holds_rest(self, values: dict[str, Any]) -> bool:
+        """The same for the fields without a place of their own."""
+        return all(
+            values.get(name) is value and not (_is_container(value) and value)
+            for name, value in self.rest
+        )
+
+
+def message_plan(cls: type, reader: Callable[[Any, Fields], Any]) -> PlanEntry:
     """Plan a class that an integration knows how to read."""
     layout = layout_of(cls)
     values_of = layout.values.__get__ if layout.values is not None else None
+    marker = f"<{type_name(cls)}>"
 
     def plan(walk: Walk, value: Any, depth: int) -> Any:
         kept = walk.messages.look_up(value)
@@ -139,7 +164,10 @@ def message_plan(cls: type, reader: Callable[[Any, Fields], Any]) -> Plan:
         if depth >= walk.depth or key in walk.path:
             return copy_value(walk, "<cycle>" if key in walk.path else "<too deep>", depth)
         fields = Fields(value, layout)
-        parts = reader(value, fields)
+        try:
+            parts = reader(value, fields)
+        except Exception:  # an integration's reader that a new version surprises costs one value
+            parts = marker
         walk.path.add(key)
         before, cut = walk.text, walk.truncated
         walk.truncated = False
@@ -150,7 +178,7 @@ def message_plan(cls: type, reader: Callable[[Any, Fields], Any]) -> Plan:
         walk.path.discard(key)
         return out
 
-    return plan
+    return PlanEntry(plan, cls, values_of)
 
 
 def _is_fixed(fields: Fields) -> bool:
@@ -190,18 +218,9 @@ class MessageCache:
             if kept is None:
                 return None
             self.keep(kept)
-        if kept.message is not message:
-            return None
-        values = kept.values_of(message)
-        if type(values) is not dict:  # __dict__ was assigned
-            return None
-        for name, value in kept.reads:
-            if values.get(name) is not value:
-                return None
-        for value in kept.empties:
-            if value:
-                return None
-        return kept
+        if kept.message is message and kept.holds(kept.values_of(message)):
+            return kept
+        return None
 
     def keep(self, kept: _Kept) -> None:
         """Keep a frozen message for the next time."""
@@ -211,84 +230,127 @@ class MessageCache:
         self._bytes += kept.size + 500
 
     def copy_history(
-        self, walk: Walk, base: Any, value: Any, items: Any, total: int, depth: int
+        self, walk: Walk, base: Any, value: Any, total: int, depth: int, entry: PlanEntry
     ) -> list[Any] | None:
         """Copy a sequence of messages; None if it holds anything else, or lies too deep.
 
         Beyond the budget the first message and the newest that fit are kept, with
         ``{"omitted_messages": n}`` between: they say what was asked and what came of it.
+        *entry* is the plan of the first item.
         """
         key = id(value)
         if depth >= walk.depth or key in walk.path:
             return None
-        before = (walk.text, walk.nodes, walk.cut, walk.truncated)
+        before = (walk.text, walk.nodes, walk.cut)
+        cut_before, walk.truncated = walk.truncated, False
         walk.path.add(key)
-        out = self._copy_all(walk, items, depth + 1)
+        items = base.__getitem__(value, slice(0, max(walk.nodes, 1)))
+        out = self._copy_run(walk, items, entry.values_of, depth + 1)
         if out is not None and len(out) < total:
-            walk.text, walk.nodes, walk.cut, walk.truncated = before
-            out = self._copy_ends(walk, base, value, total, depth + 1)
+            walk.text, walk.nodes, walk.cut = before
+            out = self._copy_ends(walk, base, value, total, depth + 1, entry.values_of)
         walk.path.discard(key)
         if out is None:
-            walk.text, walk.nodes, walk.cut, walk.truncated = before
-        else:
-            walk.truncated = walk.truncated or before[3]
+            walk.text, walk.nodes, walk.cut = before
+            walk.truncated = False
+        walk.truncated = walk.truncated or cut_before
         return out
 
-    def _copy_all(self, walk: Walk, items: Any, depth: int) -> list[Any] | None:
-        """Copy from the first on, up to the one that does not fit."""
-        out: list[Any] = []
-        look_up = self.look_up
-        walk.truncated = False
-        for item in items:
-            kept = look_up(item)
-            if kept is not None and kept.size <= walk.text:
-                walk.text -= kept.size
-                out.append(kept.frozen)
-                continue
-            frozen = _copy_one(walk, item, depth)
-            if frozen is None:
-                return None
-            if walk.truncated:
-                break
-            out.append(frozen)
+    def _copy_run(
+        self, walk: Walk, items: Any, values_of: Any, depth: int
+    ) -> list[FrozenMessage] | None:
+        """Copy messages up to the one that does not fit; None if one of them is no message.
+
+        The first half of the loop is what a long history costs: look-ups that C iterates, and a
+        check of each message field by field.
+        """
+        out: list[FrozenMessage] = []
+        append = out.append
+        text = walk.text
+        found = map(self._young.get, map(id, items))
+        try:
+            for item, kept, values in zip(items, found, map(values_of, items), strict=False):
+                if (
+                    kept is not None
+                    and kept.message is item
+                    and type(values) is dict
+                    and values.get("content") is kept.content
+                    and values.get("name") is kept.name
+                    and ((calls := kept.calls) is None
+                         or (not calls and values.get("tool_calls") is calls))
+                    and (not kept.rest or kept.holds_rest(values))
+                ):  # fmt: skip
+                    if (size := kept.size) > text:
+                        break
+                    text -= size
+                    append(kept.frozen)
+                    continue
+                walk.text = text
+                frozen = _copy_whole(walk, item, depth)
+                if frozen is None:
+                    return None
+                if frozen is _TOO_LARGE:
+                    break
+                text = walk.text
+                append(frozen)
+        except TypeError:  # no object of this framework: its fields cannot be read that way
+            return None
+        walk.text = text
         walk.nodes -= len(out)
         return out
 
     def _copy_ends(
-        self, walk: Walk, base: Any, value: Any, total: int, depth: int
+        self, walk: Walk, base: Any, value: Any, total: int, depth: int, values_of: Any
     ) -> list[Any] | None:
         """Copy the first message, in at most half of the budget, and the newest that fit."""
         half = walk.text // 2
         walk.text -= half
-        walk.truncated = False
         first = _copy_one(walk, base.__getitem__(value, 0), depth)
         walk.text += half
-        newest: list[Any] = []
-        for item in reversed(base.__getitem__(value, slice(max(1, total - walk.nodes), total))):
-            before = (walk.text, walk.nodes, walk.cut)
-            walk.truncated = False
-            frozen = _copy_one(walk, item, depth)
-            if frozen is None:
+        if first is None or total == 1:
+            return None if first is None else [first]
+        walk.truncated = False
+        newest: list[Any] | None = None
+        if walk.nodes > 1:
+            tail = base.__getitem__(value, slice(max(1, total - walk.nodes), total))
+            newest = self._copy_run(walk, tail[::-1], values_of, depth)
+            if newest is None:
                 return None
-            if walk.truncated and newest:
-                walk.text, walk.nodes, walk.cut = before
-                break
-            newest.append(frozen)
-            walk.nodes -= 1
-            if walk.truncated or walk.text <= 0 or walk.nodes <= 0:
-                break
+        if not newest:  # the last one says most; keep what fits of it
+            newest = [_copy_one(walk, base.__getitem__(value, -1), depth)]
         walk.truncated = True
         omitted = total - 1 - len(newest)
-        middle = [{"omitted_messages": omitted}] if omitted else []
-        if omitted:
-            walk.cut += omitted * EMPTY_MESSAGE_BYTES - 24 - len(str(omitted))
-            some = base.__getitem__(value, slice(1, 1 + min(omitted, _SIZED_WHEN_OMITTED)))
-            walk.cut += sum(kept.size for kept in map(self.look_up, some) if kept is not None)
-        return [first, *middle, *reversed(newest)]
+        if not omitted:
+            return [first, *reversed(newest)]
+        walk.cut += omitted * EMPTY_MESSAGE_BYTES - 24 - len(str(omitted))
+        some = base.__getitem__(value, slice(1, 1 + min(omitted, _SIZED_WHEN_OMITTED)))
+        for values in map(values_of, some):
+            content = dict.get(values, "content")
+            walk.cut += len(content) if type(content) is str else 0
+        return [first, {"omitted_messages": omitted}, *reversed(newest)]
+
+
+_TOO_LARGE: Final = FrozenMessage(None, None, None, [], None)
 
 
 def _copy_one(walk: Walk, item: Any, depth: int) -> FrozenMessage | None:
+    """Copy one message, cut to the budget; None if it is none."""
     kind = type(item)
     entry = PLANS.get(id(kind)) or walk.plan_for(kind)
-    out = entry.plan(walk, item, depth) if entry.is_message else None
-    return out if type(out) is FrozenMessage else None
+    out = entry.plan(walk, item, depth) if entry.values_of is not None else None
+    if type(out) is FrozenMessage:
+        return out
+    if entry.values_of is not None:  # read by an integration, yet no message: never ask again
+        PLANS[id(kind)] = entry._replace(values_of=None)
+    return None
+
+
+def _copy_whole(walk: Walk, item: Any, depth: int) -> FrozenMessage | None:
+    """Copy one message if all of it fits; else leave the budget as it was."""
+    before = (walk.text, walk.nodes, walk.cut)
+    out = _copy_one(walk, item, depth)
+    if walk.truncated or walk.nodes <= 0:
+        walk.text, walk.nodes, walk.cut = before
+        walk.truncated = False
+        return None if out is None else _TOO_LARGE
+    return out

@@ -59,7 +59,7 @@ def _plan_class(cls: type) -> PlanEntry:
         name = name_of(base)
         reader = _KNOWN.get(name)
         if reader is not None:
-            return PlanEntry(message_plan(cls, reader), cls, is_message=True)
+            return message_plan(cls, reader)
     for known, make in _BASES:
         if any(base is known for base in mro):
             return PlanEntry(make(cls), cls)
@@ -179,7 +179,7 @@ _CLOCK: Final = ("hour", "minute", "second", "microsecond", "fold")
 def _dict(cls: type) -> Plan:
     def plan(walk: Walk, value: Any, depth: int) -> Any:
         pairs = fw.snapshot(walk, lambda: dict.items(value), walk.nodes)
-        return fw.copy_fields(walk, value, pairs, dict.__len__(value), depth)
+        return fw.copy_pairs(walk, value, pairs, dict.__len__(value), depth)
 
     return plan
 
@@ -201,7 +201,7 @@ def _tuple(cls: type) -> Plan:
         total = tuple.__len__(value)
         if named and len(names) == total:
             pairs = list(zip(names, items, strict=False))
-            return fw.copy_fields(walk, value, pairs, total, depth)
+            return fw.copy_pairs(walk, value, pairs, total, depth)
         return fw.copy_head(walk, tuple, value, items, total, depth)
 
     return plan
@@ -237,7 +237,7 @@ def _exception(cls: type) -> Plan:
 
     def plan(walk: Walk, value: Any, depth: int) -> Any:
         pairs = [("type", name), ("args", args.__get__(value))]
-        return fw.copy_fields(walk, value, pairs, 2, depth)
+        return fw.copy_pairs(walk, value, pairs, 2, depth)
 
     return plan
 
@@ -263,7 +263,7 @@ def _dataclass(cls: type) -> Plan | None:
     def plan(walk: Walk, value: Any, depth: int) -> Any:
         # Class variables are listed among the fields too; no instance holds them.
         pairs = Fields(value, layout).pairs(names)
-        return fw.copy_fields(walk, value, pairs, len(pairs), depth)
+        return fw.copy_pairs(walk, value, pairs, len(pairs), depth)
 
     return plan
 
@@ -279,7 +279,7 @@ def _pydantic(cls: type) -> Plan:
         if type(extra) is dict and extra:
             pairs += fw.snapshot(walk, lambda: dict.items(extra), walk.nodes)
             total += len(extra)
-        return fw.copy_fields(walk, value, pairs, total, depth)
+        return fw.copy_pairs(walk, value, pairs, total, depth)
 
     return plan
 
@@ -305,7 +305,7 @@ def _numpy_array(cls: type) -> Plan:
                 code.__get__(kind) if _is_c_field(code) else type_name(type(kind)),
             ),
         ]
-        return fw.copy_fields(walk, value, pairs, 3, depth)
+        return fw.copy_pairs(walk, value, pairs, 3, depth)
 
     c_made = _is_c_field(shape) and _is_c_field(dtype)
     return plan if c_made else _unknown(cls)

@@ -16,14 +16,12 @@ import msgspec
 from llmops_core.type_names import type_name
 
 __all__ = [
-    "CHANGED",
     "CYCLE",
     "PLANS",
     "TOO_DEEP",
     "PlanEntry",
     "Walk",
     "copy_dict",
-    "copy_fields",
     "copy_head",
     "copy_list",
     "copy_pairs",
@@ -37,17 +35,16 @@ __all__ = [
 
 CYCLE: Final = "<cycle>"
 TOO_DEEP: Final = "<too deep>"
-CHANGED: Final = "<changed while copied>"
 
 KEY_CHARS: Final = 256  # a key is a name; longer ones are cut, so that keys cannot eat the text
 HEAD_BYTES: Final = 4096  # enough of a binary value to tell its type by magic bytes
 HEADS_BYTES: Final = 65_536  # all heads of one value together
 DECIMAL_BITS: Final = 2048  # 617 digits; CPython lets nobody set its own limit below 640
 _RETRIES: Final = 4
+_SIZED_WHEN_OMITTED: Final = 500
 
-_MIN: Final = -(2**63)
+_MIN: Final = -(2**63 - 1)
 _MAX: Final = 2**63 - 1
-_NONE: Final = type(None)
 
 
 class Walk:
@@ -85,7 +82,7 @@ class PlanEntry(NamedTuple):
 
     plan: Plan
     cls: type
-    is_message: bool = False
+    values_of: Any = None  # reads the __dict__ of what may be a message; else None
 
 
 # By id(cls): a hostile metaclass may define __hash__ and __eq__, which a key of the class itself
@@ -103,109 +100,105 @@ def copy_value(walk: Walk, value: Any, depth: int) -> Any:
             return value
         return cut_text(walk, value)
     if kind is dict:
-        return copy_dict(walk, value, depth)
+        return copy_pairs(walk, value, value.items(), len(value), depth)
     if kind is list or kind is tuple:
         return copy_list(walk, value, depth)
-    if value is None or kind is bool:
-        return value
-    if kind is int:
-        return value if _MIN <= value <= _MAX else keep_int(walk, value)
     entry = PLANS.get(id(kind)) or walk.plan_for(kind)
     return entry.plan(walk, value, depth)
 
 
 def copy_dict(walk: Walk, value: dict[Any, Any], depth: int) -> Any:
-    """Copy a dict: its head, then ``{"omitted_keys": n}`` where the budget ends."""
-    key = id(value)
-    path = walk.path
-    if depth >= walk.depth or key in path:
-        return _stop(walk, CYCLE if key in path else TOO_DEEP)
-    total = len(value)
-    try:
-        # A snapshot is one C call, which no other thread interrupts for an exact dict.
-        pairs = list(value.items()) if total <= walk.nodes else None
-    except RuntimeError:
-        pairs = None
-    if pairs is None:
-        pairs = snapshot(walk, lambda: dict.items(value), walk.nodes)
-    path.add(key)
-    out = copy_pairs(walk, pairs, total, depth)
-    path.discard(key)
-    return out
+    """Copy an exact dict: its head, then ``{"omitted_keys": n}`` where the budget ends."""
+    return copy_pairs(walk, value, value.items(), len(value), depth)
 
 
-def copy_pairs(walk: Walk, pairs: list[tuple[Any, Any]], total: int, depth: int) -> dict[str, Any]:
-    """Copy the pairs of a mapping that has *total* of them."""
-    out: dict[str, Any] = {}
-    below = depth + 1
-    floor = walk.floor
-    done = 0
-    odd: dict[str, int] | None = None  # set once a key was changed, so that two keys may meet
-    for key, item in pairs:
-        if walk.nodes <= 0 or walk.text < floor:
-            break
-        walk.nodes -= 1
-        done += 1
-        if type(key) is str and len(key) <= KEY_CHARS:
-            walk.text -= len(key)
-            name = key if odd is None else _free_key(out, key, odd)
-        else:
-            odd = {} if odd is None else odd
-            name = _free_key(out, _key_text(walk, key, below), odd)
-        kind = type(item)
-        if kind is str:
-            size = len(item)
-            if size <= walk.text:
-                walk.text -= size
-                out[name] = item
-            else:
-                out[name] = cut_text(walk, item)
-        elif item is None or kind is bool or (kind is int and _MIN <= item <= _MAX):
-            out[name] = item
-        else:
-            out[name] = copy_value(walk, item, below)
-    if done < total:
-        _omit_keys(walk, out, pairs[done:], total - done)
-    return out
-
-
-def copy_fields(
-    walk: Walk, value: object, pairs: list[tuple[Any, Any]], total: int, depth: int
+def copy_pairs(  # noqa: C901 - the hot loop: a call for each leaf would double its price
+    walk: Walk, value: object, pairs: Iterable[tuple[Any, Any]], total: int, depth: int
 ) -> Any:
-    """Copy what was read of an object as a dict, with the same stops as an exact dict."""
+    """Copy *pairs*, the entries of a dict or the fields of an object that has *total* of them."""
     key = id(value)
     path = walk.path
     if depth >= walk.depth or key in path:
         return _stop(walk, CYCLE if key in path else TOO_DEEP)
-    path.add(key)
-    out = copy_pairs(walk, pairs, total, depth)
-    path.discard(key)
+    out: dict[str, Any] = {}
+    odd: dict[str, int] | None = None  # set once a key was changed, so that two keys may meet
+    before = walk.text, walk.nodes, walk.cut
+    text, nodes, floor = walk.text, walk.nodes, walk.floor
+    entered = False
+    try:
+        for name, item in pairs:
+            if nodes <= 0 or text < floor:
+                break
+            nodes -= 1
+            if type(name) is str and len(name) <= KEY_CHARS:
+                text -= len(name)
+                if odd is not None:
+                    name = _free_key(out, name, odd)  # noqa: PLW2901
+            else:
+                odd = {} if odd is None else odd
+                walk.text, walk.nodes = text, nodes
+                name = _free_key(out, _key_text(walk, name, depth + 1), odd)  # noqa: PLW2901
+                text, nodes = walk.text, walk.nodes
+            kind = type(item)
+            if kind is str:
+                if len(item) <= text:
+                    text -= len(item)
+                    out[name] = item
+                    continue
+            elif kind is int:
+                if _MIN <= item <= _MAX:
+                    out[name] = item
+                    continue
+            elif item is None or kind is bool or (kind is float and item - item == 0.0):
+                out[name] = item
+                continue
+            if not entered:  # only a container with something inside can be part of a cycle
+                entered = True
+                path.add(key)
+            walk.text, walk.nodes = text, nodes
+            out[name] = copy_value(walk, item, depth + 1)
+            text, nodes = walk.text, walk.nodes
+    except RuntimeError as error:
+        path.discard(key)
+        if type(error) is not RuntimeError:  # RecursionError
+            raise
+        walk.text, walk.nodes, walk.cut = before
+        return _copy_changing(walk, value, depth)
+    if entered:
+        path.discard(key)
+    walk.text, walk.nodes = text, nodes
+    if len(out) < total:
+        _omit_keys(walk, out, pairs, total)
     return out
+
+
+def _copy_changing(walk: Walk, value: Any, depth: int) -> Any:
+    """Copy a dict that another thread changed meanwhile, from a snapshot."""
+    pairs = snapshot(walk, lambda: dict.items(value), walk.nodes)
+    return copy_pairs(walk, value, pairs, dict.__len__(value), depth)
 
 
 def copy_list(walk: Walk, value: list[Any] | tuple[Any, ...], depth: int) -> Any:
     """Copy an exact list or tuple: its head, then ``{"omitted_items": n}``."""
-    total = len(value)
-    if not total:
-        return []
-    nodes = walk.nodes
-    items = value[:] if total <= nodes else value[: max(nodes, 0)]
-    return copy_head(walk, type(value), value, items, total, depth)
+    return copy_head(walk, type(value), value, value, len(value), depth)
 
 
 def copy_head(walk: Walk, base: Any, value: Any, items: Any, total: int, depth: int) -> Any:
     """Copy *items*, the head of a list or tuple that may be a history of messages."""
     if items:
         first = type(items[0])
-        entry = PLANS.get(id(first)) or walk.plan_for(first)
-        if entry.is_message:
-            out = walk.messages.copy_history(walk, base, value, items, total, depth)
-            if out is not None:
-                return out
+        if first is not str and first is not dict:
+            entry = PLANS.get(id(first)) or walk.plan_for(first)
+            if entry.values_of is not None:
+                out = walk.messages.copy_history(walk, base, value, total, depth, entry)
+                if out is not None:
+                    return out
     return copy_sequence(walk, value, items, total, depth)
 
 
-def copy_sequence(walk: Walk, value: object, items: Iterable[Any], total: int, depth: int) -> Any:
+def copy_sequence(  # noqa: C901 - as copy_pairs
+    walk: Walk, value: object, items: Iterable[Any], total: int, depth: int
+) -> Any:
     """Copy *items*, the head of the sequence *value* that has *total* of them."""
     key = id(value)
     path = walk.path
@@ -215,24 +208,31 @@ def copy_sequence(walk: Walk, value: object, items: Iterable[Any], total: int, d
     out: list[Any] = []
     append = out.append
     below = depth + 1
+    text, nodes = walk.text, walk.nodes
     for item in items:
-        if walk.nodes <= 0:
+        if nodes <= 0:
             break
-        walk.nodes -= 1
+        nodes -= 1
         kind = type(item)
         if kind is str:
-            size = len(item)
-            if size <= walk.text:
-                walk.text -= size
+            if len(item) <= text:
+                text -= len(item)
                 append(item)
                 continue
-        elif kind is int or kind is float or item is None:
-            append(copy_value(walk, item, below))
+        elif kind is int:
+            if _MIN <= item <= _MAX:
+                append(item)
+                continue
+        elif item is None or kind is bool or (kind is float and item - item == 0.0):
+            append(item)
             continue
-        if walk.text <= 0:  # numbers go on; a row of empty texts would say nothing
+        if text <= 0:  # numbers go on; a row of empty texts would say nothing
             break
+        walk.text, walk.nodes = text, nodes
         append(copy_value(walk, item, below))
+        text, nodes = walk.text, walk.nodes
     path.discard(key)
+    walk.text, walk.nodes = text, nodes
     if len(out) < total:
         _omit_items(walk, out, items, total)
     return out
@@ -262,7 +262,7 @@ def keep_int(walk: Walk, value: int) -> int | str:
     linear.
     """
     bits = int.bit_length(value)
-    if _MIN <= value <= _MAX:
+    if bits < 64:
         return int.__int__(value)
     if bits <= DECIMAL_BITS:
         return int.__repr__(value)
@@ -290,25 +290,33 @@ def _stop(walk: Walk, marker: str, size: int = 2) -> str:
     return marker
 
 
-def _omit_keys(walk: Walk, out: dict[str, Any], rest: list[tuple[Any, Any]], count: int) -> None:
-    out[_free_key(out, "omitted_keys", {})] = count
-    walk.truncated = True
+def _omit_keys(
+    walk: Walk, out: dict[str, Any], pairs: Iterable[tuple[Any, Any]], total: int
+) -> None:
+    count = total - len(out)
     # The least that an entry takes is `"":0,`; the texts at hand are added to that bound.
-    walk.cut += (
-        5 * count - 18 - len(str(count)) + sum(len(item) for _, item in rest if type(item) is str)
-    )
+    walk.cut += 5 * count - 18 - len(str(count))
+    for _, item in _some(pairs, len(out)):
+        walk.cut += len(item) if type(item) is str else 0
+    walk.truncated = True
+    out[_free_key(out, "omitted_keys", {})] = count
 
 
 def _omit_items(walk: Walk, out: list[Any], items: Iterable[Any], total: int) -> None:
     count = total - len(out)
+    walk.cut += 2 * count - 21 - len(str(count))
+    for item in _some(items, len(out)):
+        walk.cut += len(item) if type(item) is str else 0
     walk.truncated = True
-    walk.cut += (
-        2 * count
-        - 21
-        - len(str(count))
-        + sum(len(item) for item in islice(items, len(out), None) if type(item) is str)
-    )
     out.append({"omitted_items": count})
+
+
+def _some(items: Iterable[Any], done: int) -> list[Any]:
+    """Return some of the omitted items: reading all of a huge container would take too long."""
+    try:
+        return list(islice(items, done, done + _SIZED_WHEN_OMITTED))
+    except RuntimeError:  # another thread changes it
+        return []
 
 
 def _free_key(out: dict[str, Any], key: str, seen: dict[str, int]) -> str:

@@ -92,13 +92,16 @@ class Fields:
             return found
         slot = self._slots.get(name)
         if slot is None:
-            self.reads.append((name, None))
             return default
         self.fixed = False
         try:
             return slot.__get__(self._object)
         except AttributeError:  # a slot that was never assigned
             return default
+
+    def constant(self, name: str) -> Any:
+        """Return a field that never changes once the object is made; a cache need not check it."""
+        return dict.get(self.values, name)
 
     def pairs(self, names: tuple[str, ...]) -> list[tuple[str, Any]]:
         """Return the named fields that the object has."""

@@ -52,7 +52,7 @@ def _message(message: object, fields: Fields) -> Message:
 
 
 def _role(fields: Fields) -> Any:
-    kind = fields.get("type")
+    kind = fields.constant("type")
     if type(kind) is not str:
         return kind
     if kind in _ROLES:
