@@ -81,7 +81,7 @@ class CapturedSpans:
 def spans() -> Iterator[CapturedSpans]:
     """A monitor with storage in memory and a clock moved by hand, closed after the test."""
     clock = FakeClock()
-    monitor = Monitor(storage="memory:", clock=clock)
+    monitor = Monitor(storage="memory:", clock=clock, durability="memory")
     try:
         yield CapturedSpans(monitor, clock)
     finally:

@@ -106,6 +106,10 @@ class CompletionModel(BaseLLM):
     text: str = "It is 4."
 
     @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model_name": self.model_name}
+
+    @property
     def _llm_type(self) -> str:
         return "scripted"
 
