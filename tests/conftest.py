@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import tempfile
 from collections.abc import Generator
 from typing import Any, Final
 
 import pytest
+
+# Keys and journals of the tests lie in a folder of their own, never in the user's.
+os.environ["LLMOPS_STATE_DIR"] = tempfile.mkdtemp(prefix="llmops-tests-")
 
 _BARE: Final = os.environ.get("TOX_ENV_NAME", "").startswith("bare")
 

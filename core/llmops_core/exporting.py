@@ -102,23 +102,29 @@ class ExportWorker:
     async def _export(self, batch: SpanBatch) -> None:
         self._busy_since = time.monotonic()
         try:
-            await asyncio.wait_for(self._exporter.export(batch), DEADLINE_SECONDS)
-        except BaseException as error:  # noqa: BLE001 - a plugin's sys.exit must not end the lane
-            if not self.cut_off:
+            # Not wait_for: before 3.12 it makes a task, and a SystemExit that leaves a task also
+            # leaves the loop.
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await self._exporter.export(batch)
+        except BaseException as error:  # a plugin's sys.exit must not end the lane
+            if self._leave(batch):
                 self.failed += len(batch)
-            self._failed(error)
+                self._failed(error)
         else:
-            self._in_a_row = 0
-            if not self.cut_off:
+            if self._leave(batch):
+                self._in_a_row = 0
                 self.exported += len(batch)
-        finally:
-            self._busy_since = None
-            with self._lock:
-                self._queued = max(0, self._queued - len(batch)) if not self.cut_off else 0
+
+    def _leave(self, batch: SpanBatch) -> bool:
+        """Take a batch out of the queue's count; False if it was counted as dropped meanwhile."""
+        self._busy_since = None
+        with self._lock:
+            if self.cut_off:
+                return False
+            self._queued -= len(batch)
+            return True
 
     def _failed(self, error: BaseException) -> None:
-        if self.cut_off:
-            return
         self._failures.report(self.name, "export", error)
         self._in_a_row += 1
         if self._in_a_row >= CUT_OFF_AFTER:

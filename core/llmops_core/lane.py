@@ -69,7 +69,7 @@ async def _contain(work: Coroutine[Any, Any, T], done: concurrent.futures.Future
         result = await work
     except asyncio.CancelledError:
         done.cancel()
-    except BaseException as error:  # noqa: BLE001 - it is delivered, to whoever waits
+    except BaseException as error:  # delivered to whoever waits
         if not done.cancelled():
             done.set_exception(_ordinary(error))
     else:

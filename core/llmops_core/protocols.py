@@ -29,6 +29,7 @@ class Storage(Protocol):
       seals a batch, unless the user's settings say otherwise.
     - ``journal_root`` (a :class:`~pathlib.Path`): where the journals of its writers lie. Without
       it they lie in the state folder.
+    - ``volatile`` (a bool): true if it keeps nothing beyond the process; then nothing is journaled.
     - ``read_only`` (a bool): ``open_storage`` sets it to true before it calls ``open``, which then
       creates nothing and raises a ``StorageError`` where there is nothing to read; ``write`` is
       not called. Without it, ``open`` is called as it is.

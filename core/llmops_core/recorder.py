@@ -52,7 +52,7 @@ class Recorder:
     ) -> None:
         """Record that a run starts. ``promotable``: a task becomes an agent when it calls a model."""
         content = fields.get("input")
-        weight = EVENT_BYTES if content is None else EVENT_BYTES + content.weight
+        weight = EVENT_BYTES + content.weight if type(content) is Frozen else EVENT_BYTES
         self.queue.put(
             (
                 START,
@@ -69,7 +69,7 @@ class Recorder:
     def end(self, run_id: int, parent_run_id: int | None, fields: dict[str, Any]) -> None:
         """Record that a run ends. Give kind and name again: its start may never have been seen."""
         content = fields.get("output")
-        weight = EVENT_BYTES if content is None else EVENT_BYTES + content.weight
+        weight = EVENT_BYTES + content.weight if type(content) is Frozen else EVENT_BYTES
         self.queue.put(
             (END, run_id, parent_run_id, self._monotonic(), self._wall(), fields, weight, False)
         )
@@ -81,7 +81,7 @@ class Recorder:
     def point(self, run_id: int, parent_run_id: int | None, fields: dict[str, Any]) -> None:
         """Record an event: a span of zero duration. ``run_id`` is a fresh random id."""
         content = fields.get("input")
-        weight = EVENT_BYTES if content is None else EVENT_BYTES + content.weight
+        weight = EVENT_BYTES + content.weight if type(content) is Frozen else EVENT_BYTES
         self.queue.put(
             (POINT, run_id, parent_run_id, self._monotonic(), self._wall(), fields, weight, False)
         )

@@ -34,6 +34,9 @@ class MemoryStorage:
     Safe to use from any thread. Nothing is kept once the object is gone.
     """
 
+    #: A journal would outlive what it is for.
+    volatile = True
+
     def __init__(self, *, max_spans: int = MAX_SPANS) -> None:
         if max_spans < 1:
             raise ConfigError(f"max_spans={max_spans}", "expected a number above 0")
