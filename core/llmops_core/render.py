@@ -104,7 +104,7 @@ def _header(spans: Sequence[Span], clock: _Clock, width: int) -> Iterator[Text]:
             facts.append(f"{used[0]:,} → {used[1]:,} tokens")
     if first.session_id:
         facts.append(f"session {clipped(first.session_id, 40)}")
-    title = Text("trace ", style=MUTED).append(visible(first.trace_id), style="bold")
+    title = Text().append("trace ", style=MUTED).append(visible(first.trace_id), style="bold")
     if root is None:
         title.append("   ○ open: its root has not ended, or was lost", style="yellow")
     elif root.resume_key:
@@ -135,15 +135,15 @@ def _layout(rows: Sequence[Node | More], width: int) -> _Columns:
 
 
 def _titles(columns: _Columns, clock: _Clock) -> Text:
-    line = Text(" " * (2 + columns.name) + "  ", style=MUTED)
-    line.append("outcome".ljust(columns.outcome) + "  " + "time".rjust(columns.time))
+    line = Text(" " * (2 + columns.name + 2))
+    line.append("outcome".ljust(columns.outcome), style=MUTED).append("  ")
+    line.append("time".rjust(columns.time), style=MUTED)
     if columns.tokens:
-        line.append(
-            "  " + (_TOKENS if columns.tokens >= len(_TOKENS) else "tokens").rjust(columns.tokens)
-        )
+        title = _TOKENS if columns.tokens >= len(_TOKENS) else "tokens"
+        line.append("  ").append(title.rjust(columns.tokens), style=MUTED)
     if columns.bar:
-        end = duration_text(clock.length / 1000)
-        line.append("  0" + end.rjust(columns.bar - 1))
+        end = duration_text(clock.length / 1000).rjust(columns.bar - 1)
+        line.append("  ").append("0" + end, style=MUTED)
     return line
 
 
@@ -151,7 +151,7 @@ def _label(node: Node, width: int | None = None) -> Text:
     """The tree's branch, the kind, the name and notes; of these the name gives way to *width*."""
     span = node.span
     bold = "bold" if span.kind in ("workflow", "agent") else ""
-    label = Text(node.guide, style=MUTED)
+    label = Text().append(node.guide, style=MUTED)
     label.append(f"{clipped(span.kind, 12)} ", style=kind_style(span.kind))
     room = _MAX_NAME if width is None else width - cell_len(label.plain)
     notes = "".join(f" {note}" for note in _notes(node))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import Any, NamedTuple
 
@@ -30,12 +31,16 @@ CONVERSATIONS = (
 
 
 def hold(
-    graph: CompiledStateGraph[Any, Any, Any, Any], talk: Conversation, *, callbacks: list[Any]
+    graph: CompiledStateGraph[Any, Any, Any, Any],
+    talk: Conversation,
+    *,
+    callbacks: list[Any],
+    thinking_s: float = 0.0,
 ) -> tuple[str, str]:
     """Hold one conversation to its end; return its session id and the answer.
 
     A question that waits for a human is resumed with the conversation's decision, as an application
-    would after somebody clicked.
+    would after somebody clicked; the human takes *thinking_s* seconds.
     """
     session = f"demo-{uuid.uuid4().hex[:8]}"
     config: RunnableConfig = {
@@ -45,5 +50,6 @@ def hold(
     }
     state = graph.invoke({"customer": talk.customer, "question": talk.question}, config)
     while "__interrupt__" in state:
+        time.sleep(thinking_s)
         state = graph.invoke(Command(resume=talk.decision), config)
     return session, str(state["answer"])

@@ -31,7 +31,7 @@ class Cost(NamedTuple):
         return (self.monitored_ms - self.alone_ms) * 1000 / self.spans
 
 
-def measure(blocks: int = 7, conversations: int = 6) -> Cost:
+def measure(blocks: int = 7, conversations: int = 9) -> Cost:
     """Time interleaved blocks of conversations, alone and monitored, without simulated latency.
 
     CPU time counts every thread, so the monitored block includes pairing, journal, and writing the

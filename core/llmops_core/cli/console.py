@@ -8,10 +8,11 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmops_core.config import storage_url
-from llmops_core.errors import LLMOpsError
+from llmops_core.errors import LLMOpsError, StorageError
 from llmops_core.render_text import visible
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ __all__ = [
     "console",
     "iso",
     "masked",
+    "nothing_written",
     "print_error",
     "print_json",
     "print_lines",
+    "print_renderable",
     "reading",
     "wire",
 ]
@@ -80,8 +83,21 @@ def reading(url: str | None) -> Iterator[StorageReader]:
     """Open the storage of a command for reading, and close it."""
     from llmops_core import open_storage
 
-    with open_storage(url or storage_url()) as storage:
+    url = url or storage_url()
+    if nothing_written(url):
+        raise StorageError(
+            f"nothing is stored in {masked(url)} yet",
+            "a folder that a monitor has written",
+            "run `llmops demo` to make one, or name another with --storage URL",
+        )
+    with open_storage(url) as storage:
         yield storage
+
+
+def nothing_written(url: str) -> bool:
+    """Whether the URL names a Parquet folder that is not there."""
+    scheme, _, folder = url.partition(":")
+    return scheme == "parquet" and not Path(folder.removeprefix("//")).exists()
 
 
 def iso(micros: int | None) -> str | None:

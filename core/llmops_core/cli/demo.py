@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 _LATENCY_S: Final = 0.03
+_THINKING_S: Final = 0.4
+_STORY: Final = (
+    "Three customers write to a support desk: a router, two specialists, a reviewer, and a human "
+    "who approves refunds."
+)
 _INSTALL: Final = "pip install 'llmops-integrations[demo]'"
 
 
@@ -31,28 +36,37 @@ def demo(
     """
     from llmops_core.cli.console import console, masked, print_lines, reading
     from llmops_core.config import storage_url
+    from llmops_core.errors import StorageError
     from llmops_core.render import trace_lines
 
     url = storage or storage_url()
+    console().print(_STORY, style="bright_black")
+    typer.echo()
     app = _application()
     sessions, stats = _run(app, url)
     with reading(url) as reader:
         traces = [_session_traces(reader, session) for session in sessions]
+    if not all(traces):
+        raise StorageError(
+            f"the demo's spans cannot be read back from {masked(url)}",
+            "a storage that other readers can open",
+            "use --storage parquet:./llmops_data",
+        )
     width = console().width
     for spans in traces[0]:
         print_lines(trace_lines(spans, width=width))
         typer.echo()
     _heading("What there is to see")
     for line in _observations(traces[0]):
-        typer.echo(f"  {line}")
+        _marked(line)
     _heading("What it cost")
     typer.echo(f"  {_stored(stats, [s for talk in traces for t in talk for s in t], url)}")
     if measure:
         for line in _cost_lines(app.measure()):
-            typer.echo(f"  {line}")
+            typer.echo(f"  {line}".rstrip())
     _heading("What you can type now")
     for line in _next(traces[0][0][0].trace_id, url, masked(url)):
-        typer.echo(f"  {line}")
+        typer.echo(f"  {line}".rstrip())
 
 
 def _application() -> Any:
@@ -78,7 +92,10 @@ def _run(app: Any, url: str) -> tuple[list[str], dict[str, Any]]:
     graph = app.support_desk(_LATENCY_S)
     with Monitor(storage=url) as monitor:
         callbacks = [app.handler(monitor)]
-        sessions = [app.hold(graph, talk, callbacks=callbacks)[0] for talk in app.CONVERSATIONS]
+        sessions = [
+            app.hold(graph, talk, callbacks=callbacks, thinking_s=_THINKING_S)[0]
+            for talk in app.CONVERSATIONS
+        ]
         monitor.flush()
         stats = monitor.stats()
     return sessions, stats
@@ -98,6 +115,16 @@ def _heading(text: str) -> None:
     from llmops_core.cli.console import console
 
     console().print(f"\n{text}", style="bold")
+
+
+def _marked(line: str) -> None:
+    """Print a line whose first character is its mark, and the mark in colour."""
+    from rich.text import Text
+
+    from llmops_core.cli.console import console
+
+    style = {"✗": "bold red", "◐": "yellow"}.get(line[0], "")
+    console().print(Text("  ").append(line[0], style=style).append(line[1:]), soft_wrap=True)
 
 
 def _observations(traces: list[list[Span]]) -> list[str]:

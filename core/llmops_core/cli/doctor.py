@@ -76,18 +76,19 @@ def _versions() -> dict[str, str | None]:
 
 
 def _storage(url: str, option: str | None) -> dict[str, Any]:
-    from llmops_core.cli.console import masked, reading
-    from llmops_core.errors import LLMOpsError
+    from llmops_core.cli.console import masked, nothing_written, reading
 
     source = "--storage" if option else "the default"
     if not option and os.environ.get("LLMOPS_STORAGE_URL"):
         source = "LLMOPS_STORAGE_URL"
     found: dict[str, Any] = {"url": masked(url), "source": source, "healthy": True, "error": None}
+    if nothing_written(url):
+        return {**found, "spans": 0, "newest": None}
     try:
         with reading(url) as reader:
             row = reader.query(aggregates=["count", "max:end_time"]).to_pylist()
-    except LLMOpsError as error:
-        return {**found, "healthy": False, "error": masked(str(error))}
+    except Exception as error:  # whatever fails is told
+        return {**found, "healthy": False, "error": masked(str(error) or type(error).__name__)}
     found["spans"] = row[0]["count"] if row else 0
     found["newest"] = row[0]["max_end_time"] if row else None
     return found

@@ -60,7 +60,8 @@ def traces(
         table = reader.query(query)
         rows = table.to_pylist()
         if page is None and outcome is None and kind is None:
-            rows = (_open_traces(reader, query, session) + rows)[: limit + 5]
+            rows += _open_traces(reader, query, session)[:limit]
+            rows.sort(key=lambda row: row["start_time"], reverse=True)
         _add_totals(reader, rows)
     following = query.next_page(table)
     cursor = _encode(following.after) if following is not None else None

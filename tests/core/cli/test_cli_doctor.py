@@ -1,0 +1,124 @@
+"""``llmops doctor`` and ``llmops recover``, and how the command line starts and fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmops_core import Span
+from llmops_core.journal import Journal
+
+Call = Callable[..., Any]
+
+
+def a_span(seq: int) -> Span:
+    return Span(
+        trace_id="0" * 32, span_id=f"{seq:016x}", kind="tool", name="t", outcome="ok",
+        start_time=1_795_000_000_000_000, end_time=1_795_000_000_000_000, writer_id="dead1", seq=seq,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def left_behind(url: str) -> Path:
+    """A journal whose writer is dead: two spans, none of them stored."""
+    root = Path(url.removeprefix("parquet:")) / ".journal"
+    journal = Journal(root, "dead1", max_bytes=10**9)
+    journal.append([a_span(1), a_span(2)])
+    journal.close(remove=False)
+    return root
+
+
+def test_doctor_tells_versions_storage_plugins_and_settings(stored: str, llmops: Call) -> None:
+    ran = llmops("doctor", "--json")
+    assert ran.code == 0
+    report = json.loads(ran.out)
+    assert report["python"]["version"] == sys.version.split()[0]
+    assert report["packages"]["llmops-integrations"]
+    assert report["storage"]["source"] == "LLMOPS_STORAGE_URL"
+    assert (report["storage"]["healthy"], report["storage"]["spans"]) == (True, 6)
+    assert "parquet" in report["plugins"]["builtin"]["storage"]
+    assert report["settings"]["content_limit"] == {"value": 8192, "source": "default"}
+    shown = llmops("doctor")
+    assert "✓ answers: 6 spans" in shown.out
+
+
+def test_doctor_tells_a_variable_that_nothing_reads(
+    url: str, llmops: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMOPS_STORAGE_ULR", "\x1b[31mx")
+    out = llmops("doctor").out
+    assert "LLMOPS_STORAGE_ULR=\\x1b[31mx   ? not a variable that is read" in out
+    assert "\x1b" not in out
+
+
+def test_doctor_is_unwell_where_the_storage_is(llmops: Call) -> None:
+    ran = llmops("doctor", "--json", "--storage", "nosuch://me:secret@host/db")
+    assert ran.code == 1
+    assert json.loads(ran.out)["storage"]["healthy"] is False
+    assert "secret" not in ran.out
+
+
+def test_doctor_and_recover_see_to_a_dead_writer(left_behind: Path, llmops: Call) -> None:
+    (writer,) = json.loads(llmops("doctor", "--json").out)["journals"]["writers"]
+    assert (writer["living"], writer["pending_spans"]) == (False, 2)
+    assert "dead1: dead" in llmops("doctor").out
+    assert llmops("recover").out == "Stored 2 spans of 1 dead writer.\n"
+    assert json.loads(llmops("recover", "--json").out)["spans"] == 0
+    assert json.loads(llmops("query", "--json", "--agg", "count").out) == [{"count": 2}]
+
+
+def test_a_living_writer_is_left_alone(url: str, llmops: Call) -> None:
+    journal = Journal(Path(url.removeprefix("parquet:")) / ".journal", "alive", max_bytes=10**9)
+    journal.append([a_span(1)])
+    try:
+        (writer,) = json.loads(llmops("doctor", "--json").out)["journals"]["writers"]
+        assert writer["living"]
+        assert "1 writer still alive" in llmops("recover").out
+    finally:
+        journal.close(remove=True)
+
+
+def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "llmops_core.cli", *args],
+        capture_output=True, text=True, encoding="utf-8", check=False, env={**os.environ, **env},
+    )  # fmt: skip
+
+
+def test_help_imports_no_framework_no_arrow_and_no_database() -> None:
+    heavy = "pyarrow", "duckdb", "langchain_core", "langgraph", "crewai"
+    code = (
+        "import sys; sys.argv=['llmops', '--help']\n"
+        "from llmops_core.cli import main\n"
+        "try: main()\n"
+        f"finally: print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]"
+    for command in ("demo", "traces", "trace", "query", "doctor", "recover"):
+        assert command in done.stdout
+
+
+def test_help_is_quick() -> None:
+    started = time.monotonic()
+    assert run("--help").returncode == 0
+    assert time.monotonic() - started < 5  # 0.4 s on an idle machine
+
+
+def test_a_wrong_option_exits_with_2_and_version_is_told() -> None:
+    assert run("traces", "--nope").returncode == 2
+    assert run("--version").stdout.startswith("llmops ")
+
+
+def test_a_pipe_that_is_not_utf8_gets_question_marks_and_no_traceback(stored: str) -> None:
+    done = run("trace", "019ab3f2c10000000000000000000001", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "workflow desk" in done.stdout

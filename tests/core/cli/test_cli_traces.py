@@ -1,0 +1,150 @@
+"""``llmops traces`` and ``llmops trace``: what is listed, found, escaped, and refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from inline_snapshot import snapshot
+
+Call = Callable[..., Any]
+FIRST = "019ab3f2c10000000000000000000001"
+
+
+def listed(llmops: Call, *args: str) -> list[str]:
+    ran = llmops("traces", "--json", *args)
+    assert ran.code == 0, ran.err
+    return [row["trace_id"][-1] for row in json.loads(ran.out)["traces"]]
+
+
+def test_traces_are_listed_newest_first_and_the_unfinished_one_is_open(
+    stored: str, llmops: Call
+) -> None:
+    ran = llmops("traces")
+    assert ran.code == 0
+    assert "\n".join(line.rstrip() for line in ran.out.splitlines()) == snapshot("""\
+trace                       started (UTC)  name                              outcome    tokens i…  session
+019ab3f2c1000000000000000…  2026-11-18 1…  workflow desk                     ◐ inte…               session-waits
+019ab3f2c1000000000000000…  2026-11-18 1…  llm m-2                           ○ open      100 → 20  session-open
+019ab3f2c1000000000000000…  2026-11-18 1…  chain \\x1b[2J\\x1b]0;owned\\x07\\u…  ✗ error               \\x1b[2J\\x1b]0;owned\\…
+019ab3f2c1000000000000000…  2026-11-18 1…  workflow desk                     ✓ ok        100 → 20  session-first\
+""")
+
+
+def test_every_filter_narrows_the_list(stored: str, llmops: Call) -> None:
+    assert listed(llmops) == ["4", "3", "2", "1"]
+    assert listed(llmops, "--session", "session-first") == ["1"]
+    assert listed(llmops, "--kind", "workflow") == ["4", "1"]
+    assert listed(llmops, "--outcome", "error") == ["2"]
+    assert listed(llmops, "--outcome", "interrupted", "--kind", "workflow") == ["4"]
+    assert listed(llmops, "--since", "2099-01-01") == []
+
+
+def test_a_page_names_the_next_one_until_there_is_none(stored: str, llmops: Call) -> None:
+    seen, page = [], []
+    for _ in range(9):
+        answer = json.loads(
+            llmops("traces", "--json", "--kind", "workflow", "--limit", "1", *page).out
+        )
+        seen += [row["trace_id"][-1] for row in answer["traces"]]
+        if answer["next_page"] is None:
+            break
+        page = ["--page", answer["next_page"]]
+    assert seen == ["4", "1"]
+
+
+def test_totals_count_the_whole_trace(stored: str, llmops: Call) -> None:
+    rows = json.loads(llmops("traces", "--json").out)["traces"]
+    first = next(row for row in rows if row["trace_id"] == FIRST)
+    assert (first["spans"], first["input_tokens"], first["output_tokens"]) == (2, 100, 20)
+    assert first["start_time"] == "2026-11-18T11:06:40.000000+00:00"
+
+
+def test_an_empty_storage_says_how_to_fill_it(url: str, llmops: Call) -> None:
+    ran = llmops("traces")
+    assert (ran.code, "llmops demo" in ran.err) == (2, True)
+
+
+def test_a_trace_is_drawn_by_the_beginning_of_its_id(stored: str, llmops: Call) -> None:
+    ran = llmops("trace", FIRST[:-1] + "1", "--content")
+    assert ran.code == 0
+    assert ran.out == snapshot("""\
+trace 019ab3f2c10000000000000000000001
+2026-11-18 11:06:40 UTC · 200 ms · 2 spans · 1 model call · 100 → 20 tokens · session session-first
+
+                 outcome    time  tokens in → out  0                                     200 ms
+  workflow desk  ✓ ok     200 ms                   ────────────────────────────────────────────
+  └─ llm m-1     ✓ ok     150 ms        100 →  20    ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸
+        in  hi
+        out ho
+""")
+
+
+def test_an_ambiguous_beginning_names_the_traces(stored: str, llmops: Call) -> None:
+    ran = llmops("trace", FIRST[:12])
+    assert (ran.code, ran.out) == (2, "")
+    assert "4 traces start with '019ab3f2c100'" in ran.err
+    assert FIRST in ran.err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("ffff", "no trace starts with 'ffff'"), ("not-an-id", "hexadecimal"), ("\x1b[2J", "\\x1b")],
+)
+def test_an_id_that_is_not_there_is_an_error_with_a_way_out(
+    stored: str, llmops: Call, given: str, said: str
+) -> None:
+    ran = llmops("trace", given)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "llmops traces" in ran.err
+    assert "\x1b" not in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_json_of_a_trace_holds_its_spans_and_ascii_only(stored: str, llmops: Call) -> None:
+    ran = llmops("trace", "019ab3f2c10000000000000000000002", "--json")
+    assert ran.out.isascii()
+    assert "\x1b" not in ran.out
+    (span,) = json.loads(ran.out)["spans"]
+    assert span["name"].startswith("\x1b[2J")
+    assert span["start_time"] == "2026-11-18T11:06:41.000000+00:00"
+
+
+@pytest.mark.parametrize("command", [["traces"], ["trace", "019ab3f2c10000000000000000000002"],
+                                     ["trace", "019ab3f2c10000000000000000000002", "--content"],
+                                     ["query", "--columns", "all"]])  # fmt: skip
+def test_hostile_text_reaches_no_terminal(stored: str, llmops: Call, command: list[str]) -> None:
+    ran = llmops(*command)
+    assert ran.code == 0
+    for text in (ran.out, ran.err):
+        assert all(c.isprintable() for c in text.replace("\n", ""))
+    assert "\\x1b" in ran.out
+
+
+@pytest.mark.parametrize("args", [["--kind", "nope"], ["--outcome", "fine"], ["--page", "%%%"]])
+def test_a_wrong_option_says_what_is_expected(stored: str, llmops: Call, args: list[str]) -> None:
+    ran = llmops("traces", *args)
+    assert ran.code == 2
+    assert "expected:" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_colour_is_for_terminals_and_no_color_wins(
+    stored: str, llmops: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "\x1b" not in llmops("trace", FIRST).out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b[3" in llmops("trace", FIRST).out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in llmops("trace", FIRST).out
+
+
+def test_an_unknown_storage_is_refused_and_its_password_hidden(llmops: Call) -> None:
+    ran = llmops("traces", "--storage", "nosuch://me:secret@host/db")
+    assert ran.code == 2
+    assert "nosuch" in ran.err
+    assert "secret" not in ran.err
