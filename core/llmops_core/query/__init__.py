@@ -9,5 +9,15 @@ from llmops_core.query.description import (
     SpanQuery,
     micros,
 )
+from llmops_core.query.duckdb_engine import run_query
 
-__all__ = ["AGGREGATES", "OPERATORS", "Aggregate", "Filter", "Order", "SpanQuery", "micros"]
+__all__ = [
+    "AGGREGATES",
+    "OPERATORS",
+    "Aggregate",
+    "Filter",
+    "Order",
+    "SpanQuery",
+    "micros",
+    "run_query",
+]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-__all__ = ["Cancellation", "DuckEngine", "EngineError", "UnreadableDataError"]
+__all__ = ["Cancellation", "DuckEngine", "EngineError", "UnreadableDataError", "run_query"]
 
 QUERY_SECONDS: Final = 60.0
 MEMORY: Final = "2GB"
@@ -216,3 +216,16 @@ def _bound(query: SpanQuery, found: pa.Table) -> Filter | None:
         return None
     value = micros(value) if pa.types.is_timestamp(column.type) else value
     return Filter(first.column, "<=" if not first.descending else ">=", value)
+
+
+_over_tables: Final = DuckEngine()
+
+
+def run_query(table: pa.Table, query: SpanQuery) -> pa.Table:
+    """Answer a query over an Arrow table of spans, as the built-in storages do.
+
+    For a storage without a query language of its own. *table* has the columns of
+    :func:`~llmops_core.schema.arrow_schema`. Blocks, outside of the interpreter lock; any thread.
+    Raises ``StorageError`` if the query takes too long or too much memory.
+    """
+    return _over_tables.run(query, table)

@@ -1,8 +1,32 @@
 """Conformance suites and pytest fixtures that authors of plugins and handlers import."""
 
+# ruff: noqa: E402 - the suites are imported once pytest knows them
+
 from __future__ import annotations
 
+import pytest
+
+for _suite in ("collector", "exporter", "handler", "storage", "storage_groups"):
+    # Before they are imported, so that a failing suite shows both sides of its comparison.
+    pytest.register_assert_rewrite(f"{__name__}.{_suite}")
+
+from llmops_core.testing.collector import CollectorConformance
+from llmops_core.testing.exporter import ExporterConformance
 from llmops_core.testing.handler import SCENARIOS, HandlerConformance, Reply, Scenario
+from llmops_core.testing.spans import full_span, make_batch, make_span
+from llmops_core.testing.storage import StorageConformance
 from llmops_core.testing.tree import span_tree
 
-__all__ = ["SCENARIOS", "HandlerConformance", "Reply", "Scenario", "span_tree"]
+__all__ = [
+    "SCENARIOS",
+    "CollectorConformance",
+    "ExporterConformance",
+    "HandlerConformance",
+    "Reply",
+    "Scenario",
+    "StorageConformance",
+    "full_span",
+    "make_batch",
+    "make_span",
+    "span_tree",
+]
