@@ -27,6 +27,7 @@ __all__ = [
 
 #: JSON of an empty message with its comma: the least that an omitted one takes.
 EMPTY_MESSAGE_BYTES: Final = 73
+LABEL_CHARS: Final = 128
 CACHED_MESSAGES: Final = 2048
 CACHED_BYTES: Final = 4_000_000
 _SIZED_WHEN_OMITTED: Final = 200  # how many omitted messages are looked up for their size
@@ -80,13 +81,20 @@ def copy_message(walk: Walk, message: Message, depth: int) -> FrozenMessage:
     """Copy the parts of a message within the budget."""
     below = depth + 1
     calls = message.tool_calls
-    return FrozenMessage(
-        copy_value(walk, message.role, below),
-        copy_value(walk, message.content, below),
-        copy_value(walk, message.name, below),
-        _copy_calls(walk, calls, below) if calls is not None else [],
-        copy_value(walk, message.tool_call_id, below),
-    )
+    # Who speaks comes first, so that a long content cannot take its place.
+    role = _copy_label(walk, message.role, below)
+    name = _copy_label(walk, message.name, below)
+    call_id = _copy_label(walk, message.tool_call_id, below)
+    content = copy_value(walk, message.content, below)
+    copied = _copy_calls(walk, calls, below) if calls is not None else []
+    return FrozenMessage(role, content, name, copied, call_id)
+
+
+def _copy_label(walk: Walk, value: Any, depth: int) -> Any:
+    """Copy a name or an id: kept whole while it is short, however little text is left."""
+    if value is None or (type(value) is str and len(value) <= LABEL_CHARS):
+        return value
+    return copy_value(walk, value, depth)
 
 
 def _copy_calls(walk: Walk, calls: Any, depth: int) -> list[Any]:
@@ -97,8 +105,9 @@ def _copy_calls(walk: Walk, calls: Any, depth: int) -> list[Any]:
     for call in base.__getitem__(calls, slice(0, max(walk.nodes, 0))):
         walk.nodes -= 4
         if any(base is dict for base in mro_of(type(call))):
-            parts = (dict.get(call, name) for name in ("id", "name", "args"))
-            out.append(FrozenToolCall(*(copy_value(walk, part, depth + 1) for part in parts)))
+            call_id, name = (_copy_label(walk, dict.get(call, n), depth) for n in ("id", "name"))
+            args = copy_value(walk, dict.get(call, "args"), depth + 1)
+            out.append(FrozenToolCall(call_id, name, args))
         else:
             out.append(copy_value(walk, call, depth + 1))
     omitted = base.__len__(calls) - len(out)

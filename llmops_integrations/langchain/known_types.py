@@ -24,7 +24,6 @@ _ROLES: Final = {
 def register() -> None:
     """Teach the freezer these types. Called on import of the integration; repeating it is free."""
     know("langchain_core.messages.base", "BaseMessage", _message)
-    know("langchain_core.messages.modifier", "RemoveMessage", _fields("type", "id"))
     know("langchain_core.prompt_values", "StringPromptValue", _only("text"))
     know("langchain_core.prompt_values", "ChatPromptValue", _only("messages"))
     know("langchain_core.prompt_values", "ImagePromptValue", _only("image_url"))
@@ -41,7 +40,7 @@ def register() -> None:
 
 
 def _message(message: object, fields: Fields) -> Message:
-    """Read a message; one whose content cannot be read as a message still has all five keys."""
+    """Read a message; a RemoveMessage is one too, of role ``remove``."""
     return Message(
         _role(fields),
         fields.get("content"),
