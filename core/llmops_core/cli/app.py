@@ -6,7 +6,12 @@ import sys
 
 import typer
 
-from llmops_core.cli import demo, doctor, query, recover, trace, traces
+from llmops_core.cli.demo import demo
+from llmops_core.cli.doctor import doctor
+from llmops_core.cli.query import query
+from llmops_core.cli.recover import recover
+from llmops_core.cli.trace import trace
+from llmops_core.cli.traces import traces
 from llmops_core.errors import LLMOpsError
 
 __all__ = ["app", "run"]
@@ -19,12 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.demo)
-app.command("traces")(traces.traces)
-app.command("trace")(trace.trace)
-app.command("query")(query.query)
-app.command("doctor")(doctor.doctor)
-app.command("recover")(recover.recover)
+app.command()(demo)
+app.command()(traces)
+app.command()(trace)
+app.command()(query)
+app.command()(doctor)
+app.command()(recover)
 
 
 def _version(asked: bool) -> None:

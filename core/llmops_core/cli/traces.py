@@ -15,6 +15,7 @@ from llmops_core.cli.options import JsonOption, SinceOption, StorageOption
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from llmops_core import StorageReader
     from llmops_core.query import SpanQuery
@@ -42,7 +43,7 @@ def traces(
     as_json: JsonOption = False,
 ) -> None:
     """List the newest traces, one line each."""
-    from llmops_core.cli.console import print_json, print_renderable, reading
+    from llmops_core.cli.console import print_json, reading
     from llmops_core.query import SpanQuery
 
     _check("kind", kind)
@@ -68,7 +69,7 @@ def traces(
     if as_json:
         print_json({"traces": rows, "next_page": cursor})
     else:
-        _print(rows, cursor, print_renderable)
+        _print(rows, cursor)
 
 
 def _check(column: str, value: str | None) -> None:
@@ -84,11 +85,15 @@ def _open_traces(
     reader: StorageReader, query: SpanQuery, session: str | None
 ) -> list[dict[str, Any]]:
     """Return traces among the newest spans whose root has not ended, newest first."""
+    from llmops_core.query import SpanQuery
+
     newest = reader.query(
-        since=query.since,
-        columns=_COLUMNS,
-        limit=_OPEN_SEARCH,
-        **({"session_id": session} if session else {}),
+        SpanQuery.build(
+            since=query.since,
+            columns=_COLUMNS,
+            limit=_OPEN_SEARCH,
+            equal={"session_id": session} if session else None,
+        )
     ).to_pylist()
     first: dict[str, dict[str, Any]] = {}
     for row in newest:  # newest first: the last one seen is the trace's earliest
@@ -122,47 +127,62 @@ def _add_totals(reader: StorageReader, rows: Sequence[dict[str, Any]]) -> None:
         row["output_tokens"] = total.get("sum_output_tokens")
 
 
-def _print(rows: Sequence[dict[str, Any]], cursor: str | None, show: Any) -> None:
+def _print(rows: Sequence[dict[str, Any]], cursor: str | None) -> None:
+    from llmops_core.cli.console import console
+
     if not rows:
         typer.echo("No traces here. Run `llmops demo` to make some, or give --storage URL.")
         return
-    show(_table(rows))
+    out = console()
+    out.print(_table(rows, out.width))
     typer.echo(f"llmops trace {_short_ids(rows)[0]} shows the first of them.", err=True)
     if cursor:
         typer.echo(f"More: add --page {cursor}", err=True)
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
+#: Column, the cells that it keeps, and the width of the terminal from which on it is shown.
+_SHOWN: Final = (
+    ("trace", 12, 0), ("started (UTC)", 14, 0), ("name", 16, 0), ("outcome", 13, 0),
+    ("time", 7, 0), ("spans", 5, 86), ("tokens in → out", 15, 102), ("session", 13, 122),
+)  # fmt: skip
+
+
+def _table(rows: Sequence[dict[str, Any]], width: int) -> Table:
     from rich.table import Table
+
+    columns = [(name, cells, from_width <= width) for name, cells, from_width in _SHOWN]
+    table = Table(box=None, pad_edge=False, header_style="bright_black", padding=(0, 2, 0, 0))
+    for name, cells, shown in columns:
+        if shown:
+            number = name in ("time", "spans", "tokens in → out")
+            table.add_column(
+                name, justify="right" if number else "left", no_wrap=True, min_width=cells
+            )
+    others = sum(cells + 2 for name, cells, shown in columns if shown and name != "name")
+    for row, short in zip(rows, _short_ids(rows), strict=True):
+        texts = _cells(row, short)
+        texts[2].truncate(max(16, min(40, width - others)), overflow="ellipsis")
+        table.add_row(*(t for t, (_, _, shown) in zip(texts, columns, strict=True) if shown))
+    return table
+
+
+def _cells(row: dict[str, Any], short_id: str) -> list[Text]:
     from rich.text import Text
 
     from llmops_core.render_text import clipped, duration_text, kind_style, outcome_text
 
-    table = Table(box=None, pad_edge=False, header_style="bright_black", padding=(0, 2, 0, 0))
-    for name in ("trace", "started (UTC)", "name", "outcome"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for name in ("time", "spans", "tokens in → out"):
-        table.add_column(name, no_wrap=True, justify="right")
-    table.add_column("session", no_wrap=True, overflow="ellipsis")
-    for row, short in zip(rows, _short_ids(rows), strict=True):
-        word, style = outcome_text(row["outcome"])
-        tokens = (
-            ""
-            if not row["input_tokens"] and not row["output_tokens"]
-            else (f"{int(row['input_tokens'] or 0):,} → {int(row['output_tokens'] or 0):,}")
-        )
-        label = Text(f"{clipped(row['kind'], 12)} ", style=kind_style(row["kind"]))
-        table.add_row(
-            Text(clipped(short, 40), style="bold"),
-            f"{_when(row['start_time']):%Y-%m-%d %H:%M:%S}",
-            label.append(clipped(row["name"], 32), style="default"),
-            Text(word, style=style),
-            duration_text(row["duration_ms"]),
-            f"{row['spans'] or 0:,}",
-            tokens,
-            Text(clipped(row["session_id"] or "", 28), style="bright_black"),
-        )
-    return table
+    label = Text().append(f"{clipped(row['kind'], 12)} ", style=kind_style(row["kind"]))
+    used = [int(row[f"{side}_tokens"] or 0) for side in ("input", "output")]
+    return [
+        Text(clipped(short_id, 40), style="bold"),
+        Text(_when(row["start_time"]).strftime("%m-%d %H:%M:%S")),
+        label.append(clipped(row["name"], 40)),
+        Text(*outcome_text(row["outcome"])),
+        Text(duration_text(row["duration_ms"])),
+        Text(f"{row['spans'] or 0:,}"),
+        Text(f"{used[0]:,} → {used[1]:,}" if any(used) else ""),
+        Text(clipped(row["session_id"] or "", 13), style="bright_black"),
+    ]
 
 
 def _when(moment: dt.datetime | int) -> dt.datetime:

@@ -16,7 +16,8 @@ from llmops_core.plugins import PluginHost
 
 T0 = 1_795_000_000_000_000
 IDS = {
-    name: f"019ab3f2c1{i:022x}" for i, name in enumerate(("first", "second", "open", "waits"), 1)
+    name: f"019ab3f2c1{i:02x}{0:020x}"
+    for i, name in enumerate(("first", "second", "open", "waits"), 1)
 }
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202egnp\r"
 

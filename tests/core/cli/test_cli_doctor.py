@@ -119,6 +119,6 @@ def test_a_wrong_option_exits_with_2_and_version_is_told() -> None:
 
 
 def test_a_pipe_that_is_not_utf8_gets_question_marks_and_no_traceback(stored: str) -> None:
-    done = run("trace", "019ab3f2c10000000000000000000001", PYTHONIOENCODING="ascii")
+    done = run("trace", "019ab3f2c10100000000000000000000", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "workflow desk" in done.stdout

@@ -10,26 +10,27 @@ import pytest
 from inline_snapshot import snapshot
 
 Call = Callable[..., Any]
-FIRST = "019ab3f2c10000000000000000000001"
+FIRST = "019ab3f2c10100000000000000000000"
 
 
 def listed(llmops: Call, *args: str) -> list[str]:
     ran = llmops("traces", "--json", *args)
     assert ran.code == 0, ran.err
-    return [row["trace_id"][-1] for row in json.loads(ran.out)["traces"]]
+    return [row["trace_id"][11] for row in json.loads(ran.out)["traces"]]
 
 
 def test_traces_are_listed_newest_first_and_the_unfinished_one_is_open(
-    stored: str, llmops: Call
+    stored: str, llmops: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "105")
     ran = llmops("traces")
     assert ran.code == 0
     assert "\n".join(line.rstrip() for line in ran.out.splitlines()) == snapshot("""\
-trace                       started (UTC)  name                              outcome    tokens i…  session
-019ab3f2c1000000000000000…  2026-11-18 1…  workflow desk                     ◐ inte…               session-waits
-019ab3f2c1000000000000000…  2026-11-18 1…  llm m-2                           ○ open      100 → 20  session-open
-019ab3f2c1000000000000000…  2026-11-18 1…  chain \\x1b[2J\\x1b]0;owned\\x07\\u…  ✗ error               \\x1b[2J\\x1b]0;owned\\…
-019ab3f2c1000000000000000…  2026-11-18 1…  workflow desk                     ✓ ok        100 → 20  session-first\
+trace         started (UTC)   name                         outcome           time  spans  tokens in → out
+019ab3f2c104  11-18 11:06:43  workflow desk                ◐ interrupted    10 ms      2
+019ab3f2c103  11-18 11:06:42  llm m-2                      ○ open               -      1         100 → 20
+019ab3f2c102  11-18 11:06:41  chain \\x1b[2J\\x1b]0;owned\\…  ✗ error          10 ms      1
+019ab3f2c101  11-18 11:06:40  workflow desk                ✓ ok            200 ms      2         100 → 20\
 """)
 
 
@@ -48,7 +49,7 @@ def test_a_page_names_the_next_one_until_there_is_none(stored: str, llmops: Call
         answer = json.loads(
             llmops("traces", "--json", "--kind", "workflow", "--limit", "1", *page).out
         )
-        seen += [row["trace_id"][-1] for row in answer["traces"]]
+        seen += [row["trace_id"][11] for row in answer["traces"]]
         if answer["next_page"] is None:
             break
         page = ["--page", answer["next_page"]]
@@ -68,10 +69,10 @@ def test_an_empty_storage_says_how_to_fill_it(url: str, llmops: Call) -> None:
 
 
 def test_a_trace_is_drawn_by_the_beginning_of_its_id(stored: str, llmops: Call) -> None:
-    ran = llmops("trace", FIRST[:-1] + "1", "--content")
+    ran = llmops("trace", FIRST[:14], "--content")
     assert ran.code == 0
     assert ran.out == snapshot("""\
-trace 019ab3f2c10000000000000000000001
+trace 019ab3f2c10100000000000000000000
 2026-11-18 11:06:40 UTC · 200 ms · 2 spans · 1 model call · 100 → 20 tokens · session session-first
 
                  outcome    time  tokens in → out  0                                     200 ms
@@ -83,9 +84,9 @@ trace 019ab3f2c10000000000000000000001
 
 
 def test_an_ambiguous_beginning_names_the_traces(stored: str, llmops: Call) -> None:
-    ran = llmops("trace", FIRST[:12])
+    ran = llmops("trace", FIRST[:10])
     assert (ran.code, ran.out) == (2, "")
-    assert "4 traces start with '019ab3f2c100'" in ran.err
+    assert "4 traces start with '019ab3f2c1'" in ran.err
     assert FIRST in ran.err
 
 
@@ -105,7 +106,7 @@ def test_an_id_that_is_not_there_is_an_error_with_a_way_out(
 
 
 def test_json_of_a_trace_holds_its_spans_and_ascii_only(stored: str, llmops: Call) -> None:
-    ran = llmops("trace", "019ab3f2c10000000000000000000002", "--json")
+    ran = llmops("trace", "019ab3f2c10200000000000000000000", "--json")
     assert ran.out.isascii()
     assert "\x1b" not in ran.out
     (span,) = json.loads(ran.out)["spans"]
@@ -113,8 +114,8 @@ def test_json_of_a_trace_holds_its_spans_and_ascii_only(stored: str, llmops: Cal
     assert span["start_time"] == "2026-11-18T11:06:41.000000+00:00"
 
 
-@pytest.mark.parametrize("command", [["traces"], ["trace", "019ab3f2c10000000000000000000002"],
-                                     ["trace", "019ab3f2c10000000000000000000002", "--content"],
+@pytest.mark.parametrize("command", [["traces"], ["trace", "019ab3f2c10200000000000000000000"],
+                                     ["trace", "019ab3f2c10200000000000000000000", "--content"],
                                      ["query", "--columns", "all"]])  # fmt: skip
 def test_hostile_text_reaches_no_terminal(stored: str, llmops: Call, command: list[str]) -> None:
     ran = llmops(*command)
