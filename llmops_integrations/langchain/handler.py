@@ -203,6 +203,8 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         fields = translate_model.model_end_fields(response)
         fields["outcome"] = "ok"
         fields["output"] = self._recorder.freeze(translate_model.model_output(response))
+        if run is None or not run.model_known:
+            fields["model"] = translate_model.response_model(response)
         self._end(run_id, run, fields, "llm", kwargs)
 
     @_guarded
@@ -307,7 +309,9 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         """Start a run that is always stored: a model, a tool, a retriever."""
         given, parent, above = self._parent(parent_run_id)
         below = inherited_facts(above)
-        self._runs.open(run_id.int, Run(fields["kind"], fields["name"], parent, given, below))
+        run = Run(fields["kind"], fields["name"], parent, given, below)
+        run.model_known = "model" in fields
+        self._runs.open(run_id.int, run)
         identity = translate.identity_fields(tags, metadata)
         attributes = fields.get("attributes")
         if attributes and "attributes" in identity:

@@ -6,31 +6,42 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-__all__ = ["MAX_TEXT", "count", "first_text", "name_of", "plain", "text"]
+__all__ = ["MAX_TEXT", "bases", "count", "first_text", "name_of", "plain", "text"]
 
 MAX_TEXT: Final = 1_000  # characters of a name or an attribute
 _INT64: Final = 2**63
+_mro_of: Final = type.__dict__["__mro__"].__get__
 
 
-def plain(value: object) -> str | None:
+def plain(value: Any) -> str | None:
     """Return a scalar as bounded text, anything else as None."""
     kind = type(value)
     if kind is str:
-        return value[:MAX_TEXT]  # type: ignore[index]
+        return str(value[:MAX_TEXT])
     if kind is bool:
         return "true" if value else "false"
-    if kind is float or (kind is int and -_INT64 <= value < _INT64):  # type: ignore[operator]
+    if kind is float or (kind is int and -_INT64 <= value < _INT64):
         return repr(value)  # the text of an endless int costs seconds, or raises
     if kind is UUID:
         return str(value)  # session ids are often UUIDs
-    if str in kind.__mro__:  # a StrEnum, say: its own __str__ and slices are not run
-        return str.__str__(value)[:MAX_TEXT]  # type: ignore[arg-type]
+    if any(
+        base is str for base in bases(value)
+    ):  # a StrEnum, say: its own __str__ and slices are not run
+        return str.__str__(value)[:MAX_TEXT]
     return None
 
 
-def text(value: object) -> str | None:
+def bases(value: object) -> tuple[type, ...]:
+    """Return a value's class and its bases. A metaclass has no say in it."""
+    mro: tuple[type, ...] = _mro_of(type(value))
+    return mro
+
+
+def text(value: Any) -> str | None:
     """Return a non-empty text, bounded; anything else as None."""
-    return plain(value) or None if type(value) is str or str in type(value).__mro__ else None
+    if type(value) is str:
+        return value[:MAX_TEXT] or None
+    return plain(value) or None if any(base is str for base in bases(value)) else None
 
 
 def count(value: object) -> int | None:

@@ -17,7 +17,16 @@ MAX_RUNS: Final = 20_000
 class Run:
     """One open run. ``kind`` None: it is not stored, and its children get its ``parent``."""
 
-    __slots__ = ("facts", "given_parent", "interrupted", "kind", "name", "parent", "streamed")
+    __slots__ = (
+        "facts",
+        "given_parent",
+        "interrupted",
+        "kind",
+        "model_known",
+        "name",
+        "parent",
+        "streamed",
+    )
 
     def __init__(
         self,
@@ -33,6 +42,7 @@ class Run:
         self.given_parent = given_parent
         self.facts = facts
         self.interrupted = False
+        self.model_known = False
         self.streamed = False
 
 

@@ -6,13 +6,14 @@ first holds the ``repr`` of a model, the second every argument of a call, and bo
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from langchain_core.messages import ToolMessage
+
 from llmops_core import describe_error
-from llmops_integrations.langchain.reading import MAX_TEXT, name_of, plain, text
+from llmops_integrations.langchain.reading import MAX_TEXT, bases, name_of, plain, text
 
 __all__ = [
     "chain_outcome",
@@ -44,6 +45,7 @@ _OUTCOMES: Final[Mapping[str, str]] = {
 _INNER_TAGS: Final = ("seq:step:", "graph:step:", "map:key:", "langsmith:", "retry:attempt:")
 _BRANCH_TAGS: Final = ("condition:", "branch:")
 _INNER_METADATA: Final = ("langgraph_", "ls_", "lc_", "__", "checkpoint_")
+_name_of_class: Final = type.__dict__["__name__"].__get__
 _COLUMNS: Final = frozenset({"session_id", "thread_id", "user_id"})
 _ATTRIBUTES: Final[Mapping[str, str]] = {
     "langgraph_checkpoint_ns": "langgraph.checkpoint_ns",
@@ -168,7 +170,7 @@ def tool_start_fields(
 
 def tool_end_fields(output: object) -> dict[str, Any]:
     """Return the outcome of a tool. An error that became a message is still the tool's error."""
-    if "ToolMessage" not in _class_names(type(output)):
+    if not _is_tool_message(output):
         return {"outcome": "ok"}
     fields: dict[str, Any] = {"outcome": "ok"}
     if getattr(output, "status", None) == "error":
@@ -185,9 +187,13 @@ def tool_end_fields(output: object) -> dict[str, Any]:
 
 def content_of_tool_output(output: object) -> object:
     """Return a tool message's content: what the tool said, however it was called."""
-    if "ToolMessage" in _class_names(type(output)):
+    if _is_tool_message(output):
         return getattr(output, "content", None)
     return output
+
+
+def _is_tool_message(output: object) -> bool:
+    return any(base is ToolMessage for base in bases(output))
 
 
 def retriever_name(
@@ -212,9 +218,9 @@ def is_placeholder(inputs: object) -> bool:
 
 def outcome_of_error(error: BaseException) -> str:
     """Return the outcome that an exception stands for: control flow is not an error."""
-    names = _class_names(type(error))
-    for name, outcome in _OUTCOMES.items():
-        if name in names:
+    for base in bases(error):
+        outcome = _OUTCOMES.get(_name_of_class(base))
+        if outcome is not None:
             return outcome
     return "error"
 
@@ -226,8 +232,3 @@ def error_fields(error: BaseException) -> dict[str, Any]:
         return {"outcome": outcome}
     error_type, message = describe_error(error)
     return {"outcome": outcome, "error_type": error_type, "error_message": message}
-
-
-@functools.lru_cache(maxsize=1024)
-def _class_names(kind: type) -> frozenset[str]:
-    return frozenset(base.__name__ for base in kind.__mro__)

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnablePassthrough
-from langchain_kit import CompletionModel, Notes, add, divide, scripted
+from langchain_kit import CompletionModel, Notes, add, divide, failures_of_ours, scripted
 
 from llmops_core.testing import Reply
 from llmops_core.testing.fixtures import CapturedSpans, spans  # noqa: F401 - a fixture
@@ -37,7 +37,8 @@ def _graph(node):
 def _agent():
     agents = pytest.importorskip("langchain.agents")
     call = {"name": "add", "args": {"a": 1, "b": 2}, "id": "c1"}
-    return agents.create_agent(scripted(AIMessage("", tool_calls=[call]), "3"), [add], name="boss")
+    model = scripted(AIMessage("", tool_calls=[call]), "3", by_history=True)
+    return agents.create_agent(model, [add], name="boss")
 
 
 WORD = {"word": "hello"}
@@ -148,4 +149,4 @@ async def test_a_program_gets_the_same_with_a_handler(
     ours = await _observe(way, name, {"callbacks": [handler]})
     theirs = await _observe(way, name, {})
     assert ours == theirs
-    assert spans.monitor.stats()["failures"] == {}
+    assert failures_of_ours(spans.monitor) == {}
