@@ -17,7 +17,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 PICTURE = Path(__file__).parent / "images" / "demo-trace.svg"
-COLUMNS = 108
+COLUMNS = 104
 FONTS = "'DejaVu Sans Mono', ui-monospace, Menlo, Consolas, monospace"
 THEME = TerminalTheme(
     (22, 27, 34),
@@ -68,7 +68,9 @@ def svg(output: str) -> str:
         console = Console(
             record=True, width=COLUMNS, file=nowhere, force_terminal=True, color_system="truecolor"
         )
-        console.print(Text().append("$ ", style="bright_black").append("llmops demo", style="default"))
+        console.print(
+            Text().append("$ ", style="bright_black").append("llmops demo", style="default")
+        )
         console.print()
         console.print(Text.from_ansi(output), no_wrap=True, overflow="ignore", crop=False)
         drawn = console.export_svg(title="llmops demo", theme=THEME, unique_id="llmops-demo")

@@ -17,7 +17,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
 
 #: Modules whose ``__all__`` is the public face of the core.
-PUBLIC_MODULES = {"llmops_core", "llmops_core.query", "llmops_core.testing"}
+PUBLIC_MODULES = {
+    "llmops_core",
+    "llmops_core.query",
+    "llmops_core.query.duckdb_engine",
+    "llmops_core.testing",
+}
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +49,7 @@ def python(site: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | {"PYTHONPATH": str(site), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=250,
@@ -53,7 +58,7 @@ def python(site: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProces
 
 def test_its_own_tests_pass_where_it_is_installed(installed: Path, tmp_path: Path) -> None:
     shutil.copytree(PACKAGE / "tests", tmp_path / "tests")
-    shutil.copy(PACKAGE / "pyproject.toml", tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     done = python(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout

@@ -5,6 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from llmops_core.testing import CollectorConformance, ExporterConformance, StorageConformance
 
+from llmops_core.testing import CollectorConformance, ExporterConformance, StorageConformance
 from llmops_lines import CodeLines, LinesStorage, TextLines
+
+
+class TestLinesStorage(StorageConformance):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> LinesStorage:
+        return LinesStorage(tmp_path / "spans.jsonl")
+
+
+class TestTextLines(ExporterConformance):
+    @pytest.fixture
+    def exporter(self, tmp_path: Path) -> TextLines:
+        return TextLines(str(tmp_path / "spans.txt"))
+
+
+class TestCodeLines(CollectorConformance):
+    @pytest.fixture
+    def collector(self) -> CodeLines:
+        return CodeLines()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from llmops_core import Registry, hookimpl
-
 from llmops_lines.collector import CodeLines
 from llmops_lines.exporter import TextLines
 from llmops_lines.storage import LinesStorage

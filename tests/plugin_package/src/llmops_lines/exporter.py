@@ -10,21 +10,20 @@ __all__ = ["TextLines"]
 
 
 class TextLines:
-    """Appends ``kind name outcome milliseconds`` to a file, and holds the file open."""
+    """Appends ``kind name outcome milliseconds`` to a file."""
 
     def __init__(self, path: str) -> None:
         if not path:
             raise ConfigError("exporter 'lines' names no file", "expected 'lines:./spans.txt'")
-        self._file = Path(path).open("a", encoding="utf-8")
+        self._path = Path(path)
 
     async def export(self, batch: SpanBatch) -> None:
         """Write one line a span."""
-        self._file.writelines(map(_line, batch.rows))
-        self._file.flush()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(map(_line, batch.rows))
 
     async def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Do nothing: the file is open during an export only."""
 
 
 def _line(span: Span) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
+
 from llmops_core import ConfigError, Span, SpanBatch, SpanQuery
-from llmops_core.query import run_query
+from llmops_core.query.duckdb_engine import DuckEngine
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +26,7 @@ class LinesStorage:
         self._path = Path(path)
         self._spans: dict[str, Span] = {}
         self._read_to = 0
+        self._engine = DuckEngine()
 
     @classmethod
     def from_url(cls, url: str) -> LinesStorage:
@@ -59,10 +62,12 @@ class LinesStorage:
         """Answer from memory, after reading what others have appended."""
         with self._path.open("rb") as file:
             self._read_on(file)
-        return run_query(SpanBatch(self._spans.values()).arrow, query)
+        table = SpanBatch(self._spans.values()).arrow
+        return await asyncio.to_thread(self._engine.run, query, table)
 
     async def close(self) -> None:
         """Forget what was read; the file stays."""
+        self._engine.close()
         self._spans, self._read_to = {}, 0
 
     def _read_on(self, file: BinaryIO) -> None:
