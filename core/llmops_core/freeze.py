@@ -17,12 +17,11 @@ from llmops_core.freeze_messages import (
     FrozenBytes,
     FrozenMessage,
     FrozenToolCall,
-    Message,
     MessageCache,
 )
 from llmops_core.freeze_types import know, make_plan
 from llmops_core.freeze_walk import HEADS_BYTES, Walk, copy_value
-from llmops_core.type_names import Fields
+from llmops_core.type_names import Fields, Message
 
 __all__ = [
     "Fields",

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from llmops_core.freeze_walk import PLANS, PlanEntry, Walk, copy_value
-from llmops_core.type_names import Fields, layout_of, mro_of, type_name
+from llmops_core.freeze_walk import CYCLE, PLANS, TOO_DEEP, PlanEntry, Walk, copy_value, stop
+from llmops_core.type_names import Fields, Message, layout_of, mro_of, type_name
 
 __all__ = [
     "FrozenBytes",
@@ -62,19 +62,6 @@ class FrozenMessage(msgspec.Struct, frozen=True, gc=False):
     name: Any
     tool_calls: list[Any]
     tool_call_id: Any
-
-
-class Message(msgspec.Struct, frozen=True):
-    """What a reader returns for a framework's message: live parts, which the walk then copies.
-
-    *tool_calls* are mappings with ``id``, ``name`` and ``args``.
-    """
-
-    role: Any
-    content: Any
-    name: Any = None
-    tool_calls: Any = ()
-    tool_call_id: Any = None
 
 
 def copy_message(walk: Walk, message: Message, depth: int) -> FrozenMessage:
@@ -171,7 +158,7 @@ def message_plan(cls: type, reader: Callable[[Any, Fields], Any]) -> PlanEntry:
             return kept.frozen
         key = id(value)
         if depth >= walk.depth or key in walk.path:
-            return copy_value(walk, "<cycle>" if key in walk.path else "<too deep>", depth)
+            return stop(walk, CYCLE if key in walk.path else TOO_DEEP)
         fields = Fields(value, layout)
         try:
             parts = reader(value, fields)
@@ -333,10 +320,20 @@ class MessageCache:
             return [first, *reversed(newest)]
         walk.cut += omitted * EMPTY_MESSAGE_BYTES - 24 - len(str(omitted))
         some = base.__getitem__(value, slice(1, 1 + min(omitted, _SIZED_WHEN_OMITTED)))
-        for values in map(values_of, some):
-            content = dict.get(values, "content")
-            walk.cut += len(content) if type(content) is str else 0
+        walk.cut += _content_bytes(values_of, some)
         return [first, {"omitted_messages": omitted}, *reversed(newest)]
+
+
+def _content_bytes(values_of: Any, messages: Any) -> int:
+    """Return at least how many bytes of plain text the messages hold."""
+    total = 0
+    try:
+        for values in map(values_of, messages):
+            content = dict.get(values, "content")
+            total += len(content) if type(content) is str else 0
+    except TypeError:  # an object of another framework among them
+        pass
+    return total
 
 
 _TOO_LARGE: Final = FrozenMessage(None, None, None, [], None)

@@ -31,6 +31,7 @@ __all__ = [
     "keep_int",
     "keep_text",
     "snapshot",
+    "stop",
 ]
 
 CYCLE: Final = "<cycle>"
@@ -119,7 +120,7 @@ def copy_pairs(  # noqa: C901 - the hot loop: a call for each leaf would double 
     key = id(value)
     path = walk.path
     if depth >= walk.depth or key in path:
-        return _stop(walk, CYCLE if key in path else TOO_DEEP)
+        return stop(walk, CYCLE if key in path else TOO_DEEP)
     out: dict[str, Any] = {}
     odd: dict[str, int] | None = None  # set once a key was changed, so that two keys may meet
     before = walk.text, walk.nodes, walk.cut
@@ -203,7 +204,7 @@ def copy_sequence(  # noqa: C901 - as copy_pairs
     key = id(value)
     path = walk.path
     if depth >= walk.depth or key in path:
-        return _stop(walk, CYCLE if key in path else TOO_DEEP)
+        return stop(walk, CYCLE if key in path else TOO_DEEP)
     path.add(key)
     out: list[Any] = []
     append = out.append
@@ -270,7 +271,7 @@ def keep_int(walk: Walk, value: int) -> int | str:
     if digits <= walk.text:
         walk.text -= digits
         return int.__format__(value, "#x")
-    return _stop(walk, f"<int of {bits} bits>", digits)
+    return stop(walk, f"<int of {bits} bits>", digits)
 
 
 def snapshot(walk: Walk, source: Callable[[], Iterable[Any]], limit: int) -> list[Any]:
@@ -284,7 +285,8 @@ def snapshot(walk: Walk, source: Callable[[], Iterable[Any]], limit: int) -> lis
     return []
 
 
-def _stop(walk: Walk, marker: str, size: int = 2) -> str:
+def stop(walk: Walk, marker: str, size: int = 2) -> str:
+    """Put a marker in the place of something that takes at least *size* bytes."""
     walk.truncated = True
     walk.cut += min(size - len(marker) - 2, size)
     return marker

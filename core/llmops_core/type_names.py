@@ -9,7 +9,9 @@ from __future__ import annotations
 import types
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Fields", "Layout", "layout_of", "mro_of", "name_of", "type_name", "vars_of"]
+import msgspec
+
+__all__ = ["Fields", "Layout", "Message", "layout_of", "mro_of", "name_of", "type_name", "vars_of"]
 
 _TYPE_VARS: Final = vars(type)
 _MRO: Final = _TYPE_VARS["__mro__"].__get__
@@ -67,6 +69,19 @@ def layout_of(cls: type) -> Layout:
     return Layout(values, slots)
 
 
+class Message(msgspec.Struct, frozen=True):
+    """What a reader returns for a framework's message: live parts, which the walk then copies.
+
+    *tool_calls* are mappings with ``id``, ``name`` and ``args``.
+    """
+
+    role: Any
+    content: Any
+    name: Any = None
+    tool_calls: Any = ()
+    tool_call_id: Any = None
+
+
 class Fields:
     """The fields of one object: its ``__dict__`` and its slots, never a property.
 
@@ -107,3 +122,10 @@ class Fields:
         """Return the named fields that the object has."""
         found = ((name, self.get(name, _missing)) for name in names)
         return [pair for pair in found if pair[1] is not _missing]
+
+    @staticmethod
+    def message(
+        role: Any, content: Any, name: Any = None, tool_calls: Any = (), tool_call_id: Any = None
+    ) -> Message:
+        """Make a message of live parts, so that a reader needs no other name of the core's."""
+        return Message(role, content, name, tool_calls, tool_call_id)

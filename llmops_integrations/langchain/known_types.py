@@ -6,9 +6,12 @@ property or ``model_dump`` runs, and subclasses are covered by their base.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from llmops_core.freeze import Fields, Message, know
+from llmops_core import know
+
+if TYPE_CHECKING:
+    from llmops_core.freeze import Fields, Message
 
 __all__ = ["register"]
 
@@ -41,7 +44,10 @@ def register() -> None:
 
 def _message(message: object, fields: Fields) -> Message:
     """Read a message; a RemoveMessage is one too, of role ``remove``."""
-    return Message(
+    # A tool's artifact may be a whole table; one that has any is not kept in the cache, which
+    # would keep the artifact alive with it.
+    fields.get("artifact")
+    return fields.message(
         _role(fields),
         fields.get("content"),
         fields.get("name"),

@@ -158,6 +158,13 @@ def test_mutable_parts_of_a_message_are_copied_1000_times() -> None:
         assert "late" not in text
 
 
+def test_the_cache_keeps_no_artifact_of_a_tool_alive() -> None:
+    freezer = Freezer()
+    freezer.freeze([ToolMessage("rows", tool_call_id="c1", artifact=object())])
+    freezer.freeze([ToolMessage("rows", tool_call_id="c2")])
+    assert len(freezer._messages._young) == 1
+
+
 def test_an_empty_content_list_that_is_filled_is_noticed() -> None:
     value = HumanMessage([])
     ROOMY.freeze([value])
@@ -216,6 +223,12 @@ def test_a_history_with_walked_messages_is_cut_the_same_way() -> None:
     assert found[0]["content"][0]["text"].startswith("000")
     assert "omitted_messages" in found[1]
     assert found[-1]["content"][0]["text"] == "049" + "x" * 97
+
+
+def test_strangers_in_the_middle_of_a_long_history_are_omitted_with_it() -> None:
+    history: list[Any] = [HumanMessage("x" * 9000) for _ in range(5)]
+    history[2] = "stranger"
+    assert plain(history, Freezer())[1] == {"omitted_messages": 3}
 
 
 def test_who_speaks_and_what_is_called_is_kept_when_the_text_is_spent() -> None:
