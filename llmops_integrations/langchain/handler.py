@@ -54,8 +54,8 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
     run that has ended. Its methods copy what the framework hands them, within a budget, and put one
     small tuple on a queue: they never block, never change a value, and never raise.
 
-    ``inline`` (default): on an async call the methods run on the event loop's own thread, about
-    ten microseconds each, in order. ``inline=False`` makes LangChain call them in its thread pool:
+    ``inline`` (default): on an async call the methods run on the event loop's own thread, some tens
+    of microseconds each, in order. ``inline=False`` makes LangChain call them in its thread pool:
     dearer, but it lets other handlers that are not inline see async model starts
     (langchain issue 39633).
 

@@ -160,8 +160,9 @@ def _graph_facts(
     if name != metadata.get("langgraph_node") or "run_type" in extra:
         return found
     # Everything below a node inherits langgraph_node; only the node itself has a graph:step tag.
-    if any(tag.startswith("graph:step:") for tag in tags):
-        return found | NODE
+    for tag in tags:
+        if tag.startswith("graph:step:"):
+            return found | NODE
     path = metadata.get("langgraph_path")
     # Send's path has three parts and ends in False; a functional task's has four, ending in True.
     if type(path) is tuple and path and path[-1] is True and "seq:step:1" in tags:

@@ -6,6 +6,7 @@ first holds the ``repr`` of a model, the second every argument of a call, and bo
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -122,15 +123,14 @@ def _add_tags(fields: dict[str, Any], tags: Sequence[str]) -> None:
 def _attributes(metadata: Mapping[str, Any], of_node: bool) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in metadata.items():
-        if value is None or type(key) is not str or key in _COLUMNS:
+        if value is None or type(key) is not str:
             continue
-        name = _ATTRIBUTES.get(key)
+        name = _attribute_name(key)
         if name is None:
-            if key.startswith(_INNER_METADATA):
-                continue
-            name = key[:MAX_TEXT]
+            continue
         if type(value) is tuple:
-            shown = _json(value) if of_node and name in _NODE_ATTRIBUTES else None
+            wanted = of_node and name in _NODE_ATTRIBUTES and _is_simple(value, 0)
+            shown = _json(value) if wanted else None
         else:
             shown = plain(value)
         if shown is not None:
@@ -140,12 +140,23 @@ def _attributes(metadata: Mapping[str, Any], of_node: bool) -> dict[str, str]:
     return found
 
 
-def _json(value: tuple[Any, ...]) -> str | None:
-    """Return a tuple of scalars, or of such tuples, as JSON."""
-    return json.dumps(value, ensure_ascii=False)[:MAX_TEXT] if _is_simple(value, 0) else None
+@functools.lru_cache(maxsize=1024)
+def _attribute_name(key: str) -> str | None:
+    """Return the attribute that a key of the metadata becomes; None if it becomes none."""
+    name = _ATTRIBUTES.get(key)
+    if name is None and key not in _COLUMNS and not key.startswith(_INNER_METADATA):
+        return key[:MAX_TEXT]
+    return name
+
+
+# Cached, as a graph has few nodes and each starts often: two encodings cost more than all the rest.
+@functools.lru_cache(maxsize=1024)
+def _json(value: tuple[Any, ...]) -> str:
+    return json.dumps(value, ensure_ascii=False)[:MAX_TEXT]
 
 
 def _is_simple(value: tuple[Any, ...], depth: int) -> bool:
+    """Whether a tuple holds scalars and such tuples alone: nothing of the user's is hashed."""
     if depth > _MAX_DEPTH or len(value) > MAX_ATTRIBUTES:
         return False
     return all(
