@@ -18,8 +18,7 @@ __all__ = ["demo"]
 _LATENCY_S: Final = 0.03
 _THINKING_S: Final = 0.4
 _STORY: Final = (
-    "Three customers write to a support desk: a router, two specialists, a reviewer, and a human "
-    "who approves refunds."
+    "Customers write to a support desk: a router, two specialists, a reviewer and a human."
 )
 _INSTALL: Final = "pip install 'llmops-integrations[demo]'"
 
@@ -59,11 +58,13 @@ def demo(
     _heading("What there is to see")
     for line in _observations(traces[0]):
         _marked(line)
+    typer.echo()
     _heading("What it cost")
     typer.echo(f"  {_stored(stats, [s for talk in traces for t in talk for s in t], url)}")
     if measure:
         for line in _cost_lines(app.measure()):
             typer.echo(f"  {line}".rstrip())
+    typer.echo()
     _heading("What you can type now")
     for line in _next(traces[0][0][0].trace_id, url, masked(url)):
         typer.echo(f"  {line}".rstrip())
@@ -114,7 +115,7 @@ def _session_traces(reader: Any, session: str) -> list[list[Span]]:
 def _heading(text: str) -> None:
     from llmops_core.cli.console import console
 
-    console().print(f"\n{text}", style="bold")
+    console().print(text, style="bold")
 
 
 def _marked(line: str) -> None:
