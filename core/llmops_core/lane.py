@@ -22,6 +22,8 @@ class Lane:
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
+        # PYTHONASYNCIODEBUG is for the application's loops: ours may block, and nobody waits for it.
+        self.loop.set_debug(False)
         self._thread = threading.Thread(target=self._run, name=f"llmops-{name}", daemon=True)
         self._thread.start()
 

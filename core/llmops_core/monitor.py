@@ -25,6 +25,7 @@ from llmops_core.plugins import PluginHost
 from llmops_core.query import SpanQuery
 from llmops_core.queue import IntakeQueue
 from llmops_core.recorder import Recorder
+from llmops_core.schema import import_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,9 +75,7 @@ class Monitor:
         self._notifier = Notifier(self._host, self._failures)
         self._lock = threading.RLock()
         self._closed = False
-        # First on the thread that opens the monitor: a first import on a worker hangs a child
-        # that is forked meanwhile, and one at exit changes the exit code of SIGINT.
-        import pyarrow  # noqa: F401, ICN001
+        import_arrow()
 
         self._pipeline = self._open()
         self._pid = os.getpid()

@@ -16,7 +16,15 @@ from llmops_core.span import SCHEMA_VERSION, Span
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["COLUMNS", "COLUMN_NAMES", "MAP_COLUMNS", "Column", "ColumnType", "arrow_schema"]
+__all__ = [
+    "COLUMNS",
+    "COLUMN_NAMES",
+    "MAP_COLUMNS",
+    "Column",
+    "ColumnType",
+    "arrow_schema",
+    "import_arrow",
+]
 
 ColumnType = Literal["text", "enum", "int", "float", "bool", "timestamp", "list", "map", "numbers"]
 
@@ -99,3 +107,17 @@ def arrow_schema() -> pa.Schema:
     }
     fields = [pa.field(c.name, arrow_types[c.type], nullable=c.nullable) for c in COLUMNS]
     return pa.schema(fields, metadata={"llmops.schema_version": str(SCHEMA_VERSION)})
+
+
+def import_arrow() -> None:
+    """Import all of pyarrow that is used later, on the thread that opens a monitor.
+
+    A first import on a worker hangs a child that is forked meanwhile; one at exit fails, as it
+    registers exit handlers, and changes the exit code of SIGINT (test_processes).
+    """
+    import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.parquet  # noqa: F401
+
+    # The first conversion of a list imports pandas, where it is installed.
+    pa.array([None])
