@@ -8,6 +8,7 @@ once. A hit is checked field by field, as ``message.content = "new"`` must be no
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +28,8 @@ __all__ = [
 
 #: JSON of an empty message with its comma: the least that an omitted one takes.
 EMPTY_MESSAGE_BYTES: Final = 73
+#: What a message costs of the node limit, beside what is nested in it.
+MESSAGE_NODES: Final = 3
 LABEL_CHARS: Final = 128
 CACHED_MESSAGES: Final = 2048
 CACHED_BYTES: Final = 4_000_000
@@ -108,10 +111,17 @@ def _copy_calls(walk: Walk, calls: Any, depth: int) -> list[Any]:
 class _Kept:
     """A frozen message, and what has to be unchanged for it to be used again."""
 
-    __slots__ = ("calls", "content", "frozen", "message", "name", "rest", "size", "values_of")
+    __slots__ = ("calls", "content", "flat", "frozen", "message", "name", "rest", "size",
+                 "values_of")  # fmt: skip
 
     def __init__(
-        self, message: object, fields: Fields, values_of: Any, frozen: FrozenMessage, size: int
+        self,
+        message: object,
+        fields: Fields,
+        flat: list[Any],
+        values_of: Any,
+        frozen: FrozenMessage,
+        size: int,
     ) -> None:
         self.message = message  # strong: an id is only unique among the living
         self.values_of = values_of
@@ -120,6 +130,9 @@ class _Kept:
         self.content = reads.pop("content", None)
         self.name = reads.pop("name", None)
         self.calls = reads.pop("tool_calls", None)
+        self.flat = flat
+        if flat:
+            reads["tool_calls"], self.calls = self.calls, None
         if _is_container(self.content):  # empty now; it may be filled
             reads["content"] = self.content
         self.rest = tuple(reads.items())
@@ -139,10 +152,52 @@ class _Kept:
 
     def holds_rest(self, values: dict[str, Any]) -> bool:
         """The same for the fields without a place of their own."""
-        return all(
-            values.get(name) is value and not (_is_container(value) and value)
-            for name, value in self.rest
-        )
+        for name, value in self.rest:
+            if values.get(name) is not value:
+                return False
+            if name == "tool_calls":
+                flat = _flatten(value)
+                if (
+                    flat is None
+                    or len(flat) != len(self.flat)
+                    or not all(map(is_, flat, self.flat))
+                ):
+                    return False
+            elif value and _is_container(value):
+                return False
+        return True
+
+
+def _flatten(calls: Any) -> list[Any] | None:
+    """List every object inside tool calls whose arguments are plain; None for any others.
+
+    Equal lists, object by object, mean equal calls: comparing them costs a tenth of a walk.
+    """
+    out: list[Any] = []
+    if type(calls) is not list:
+        return None if calls else out
+    try:
+        for call in calls:
+            args = dict.get(call, "args") if type(call) is dict else None
+            if type(args) is not dict:
+                return None
+            out += (call, *call, *call.values(), *args, *args.values())
+    except RuntimeError:  # another thread changes it
+        return None
+    return out
+
+
+def _is_plain(flat: list[Any], calls: Any) -> bool:
+    """Whether nothing in a flattened list can change but the dicts that were flattened."""
+    known = {id(call) for call in calls or ()} | {
+        id(dict.get(call, "args")) for call in calls or ()
+    }
+    return all(_is_leaf(value) or id(value) in known for value in flat)
+
+
+def _is_leaf(value: object) -> bool:
+    kind = type(value)
+    return value is None or kind is str or kind is int or kind is float or kind is bool
 
 
 def message_plan(cls: type, reader: Callable[[Any, Fields], Any]) -> PlanEntry:
@@ -164,12 +219,15 @@ def message_plan(cls: type, reader: Callable[[Any, Fields], Any]) -> PlanEntry:
             parts = reader(value, fields)
         except Exception:  # an integration's reader that a new version surprises costs one value
             parts = marker
+        # Taken before the copy: a change in between then differs from it, and is walked next time.
+        flat = _fixed_calls(fields)
         walk.path.add(key)
         before, cut = walk.text, walk.truncated
         walk.truncated = False
         out = copy_value(walk, parts, depth)
-        if type(out) is FrozenMessage and not walk.truncated and _is_fixed(fields):
-            walk.messages.keep(_Kept(value, fields, values_of, out, before - walk.text))
+        if type(out) is FrozenMessage and not walk.truncated and flat is not None:
+            size = before - walk.text
+            walk.messages.keep(_Kept(value, fields, flat, values_of, out, size))
         walk.truncated = walk.truncated or cut
         walk.path.discard(key)
         return out
@@ -177,15 +235,23 @@ def message_plan(cls: type, reader: Callable[[Any, Fields], Any]) -> PlanEntry:
     return PlanEntry(plan, cls, values_of)
 
 
-def _is_fixed(fields: Fields) -> bool:
-    """Whether a copy stays true as long as each field that was read holds the same object."""
-    return fields.fixed and all(
-        value is None
-        or type(value) is str
-        or type(value) is bool
-        or (_is_container(value) and not value)
-        for _, value in fields.reads
-    )
+def _fixed_calls(fields: Fields) -> list[Any] | None:
+    """Return the flattened tool calls of a message that can be kept; None if it cannot.
+
+    It can while each field that was read holds the same object, and that object cannot change or is
+    an empty container, whose emptiness is looked at; and tool calls are compared item by item.
+    """
+    if not fields.fixed:
+        return None
+    flat: list[Any] | None = []
+    for name, value in fields.reads:
+        if name == "tool_calls":
+            flat = _flatten(value)
+            if flat is None or not _is_plain(flat, value):
+                return None
+        elif not _is_leaf(value) and not (_is_container(value) and not value):
+            return None
+    return flat
 
 
 def _is_container(value: object) -> bool:
@@ -240,8 +306,11 @@ class MessageCache:
         before = (walk.text, walk.nodes, walk.cut)
         cut_before, walk.truncated = walk.truncated, False
         walk.path.add(key)
-        items = base.__getitem__(value, slice(0, max(walk.nodes, 1)))
-        out = self._copy_run(walk, items, entry.values_of, depth + 1)
+        room = max(walk.nodes // MESSAGE_NODES, 1)
+        out: list[Any] | None = []
+        if total <= room:
+            items = base.__getitem__(value, slice(None))
+            out = self._copy_run(walk, items, entry.values_of, depth + 1)
         if out is not None and len(out) < total:
             walk.text, walk.nodes, walk.cut = before
             out = self._copy_ends(walk, base, value, total, depth + 1, entry.values_of)
@@ -292,7 +361,7 @@ class MessageCache:
         except TypeError:  # no object of this framework: its fields cannot be read that way
             return None
         walk.text = text
-        walk.nodes -= len(out)
+        walk.nodes -= MESSAGE_NODES * len(out)
         return out
 
     def _copy_ends(
@@ -307,8 +376,9 @@ class MessageCache:
             return None if first is None else [first]
         walk.truncated = False
         newest: list[Any] | None = None
-        if walk.nodes > 1:
-            tail = base.__getitem__(value, slice(max(1, total - walk.nodes), total))
+        room = walk.nodes // MESSAGE_NODES - 1
+        if room > 0:
+            tail = base.__getitem__(value, slice(max(1, total - room), total))
             newest = self._copy_run(walk, tail[::-1], values_of, depth)
             if newest is None:
                 return None

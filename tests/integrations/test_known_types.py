@@ -158,6 +158,38 @@ def test_mutable_parts_of_a_message_are_copied_1000_times() -> None:
         assert "late" not in text
 
 
+@pytest.mark.parametrize("change", [
+    lambda m: m.tool_calls[0]["args"].update(q="late"),
+    lambda m: m.tool_calls[0]["args"].update(late=1),
+    lambda m: m.tool_calls[0]["args"].clear(),
+    lambda m: m.tool_calls[0].update(name="late"),
+    lambda m: m.tool_calls[0].update(args={"q": "late"}),
+    lambda m: m.tool_calls.append(CALL),
+    lambda m: m.tool_calls.clear(),
+    lambda m: setattr(m, "tool_calls", []),
+])  # fmt: skip
+def test_a_message_with_plain_tool_calls_is_kept_until_any_part_of_them_changes(
+    change: Any,
+) -> None:
+    value = AIMessage("", tool_calls=[copy.deepcopy(CALL)])
+    first = ROOMY.freeze([value]).value[0]
+    assert ROOMY.freeze([value]).value[0] is first
+    before = plain(value)
+    change(value)
+    assert plain(value) != before
+    assert (
+        plain(value)["tool_calls"]
+        == plain(AIMessage("", tool_calls=value.tool_calls))["tool_calls"]
+    )
+
+
+def test_a_message_with_nested_arguments_is_walked_each_time() -> None:
+    value = AIMessage("", tool_calls=[{"name": "t", "args": {"q": [1]}, "id": "c"}])
+    ROOMY.freeze([value])
+    value.tool_calls[0]["args"]["q"].append(2)
+    assert plain(value)["tool_calls"][0]["args"] == {"q": [1, 2]}
+
+
 def test_the_cache_keeps_no_artifact_of_a_tool_alive() -> None:
     freezer = Freezer()
     freezer.freeze([ToolMessage("rows", tool_call_id="c1", artifact=object())])
