@@ -148,7 +148,7 @@ class _Segment:
             return
         if self._table is not None:
             inside = [at for at in keep if at < self._measured]
-            self._table = self._table.take(inside)
+            self._table = self._table.take(inside) if inside else None
             self._measured = len(inside)
         self.spans = [self.spans[at] for at in keep]
 

@@ -137,8 +137,7 @@ class SpanQuery(msgspec.Struct, frozen=True):
         """Return the query of the page after *page*, or None where *page* was the last."""
         if self.limit is None or page.num_rows < self.limit or page.num_rows == 0:
             return None
-        last = page.slice(page.num_rows - 1).to_pylist()[0]
-        keys = tuple(_wire(_cell(last, o.column)) for o in self.effective_order)
+        keys = tuple(_last(page, order.column) for order in self.effective_order)
         return msgspec.structs.replace(self, after=keys)
 
     def __post_init__(self) -> None:
@@ -235,16 +234,17 @@ def micros(moment: Moment, *, now: float | None = None) -> int | None:
     )
 
 
-def _cell(row: Mapping[str, Any], name: str) -> Any:
-    """Return a value of a row; that of ``attributes.KEY`` from the map if need be."""
-    if name in row:
-        return row[name]
+def _last(page: pa.Table, name: str) -> Any:
+    """Return a column's last value; that of ``attributes.KEY`` from the map if need be."""
+    import pyarrow as pa
+
     base, _, key = name.partition(".")
-    return dict(row[base] or ()).get(key)
-
-
-def _wire(value: Any) -> Any:
-    return micros(value) if isinstance(value, dt.datetime) else value
+    value = page[name if name in page.column_names else base][page.num_rows - 1]
+    if isinstance(value, pa.MapScalar):
+        return dict(value.as_py() or ()).get(key)
+    if isinstance(value, pa.TimestampScalar):
+        return value.value  # microseconds, also where no datetime can hold them
+    return value.as_py()
 
 
 def _listed(what: str, names: Any) -> tuple[Any, ...]:

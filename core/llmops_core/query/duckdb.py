@@ -19,11 +19,14 @@ from llmops_core.schema import COLUMN_NAMES, COLUMNS, arrow_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Statement", "boundary", "compile_query", "shape"]
+__all__ = ["Statement", "boundary", "compile_query", "is_in_calendar", "shape"]
 
 _TYPES: Final = {c.name: c.type for c in COLUMNS}
 _REQUIRED: Final = frozenset(c.name for c in COLUMNS if not c.nullable)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
+_FIRST_MICROS: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
+_LAST_MICROS: Final = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
 _COMPARISONS: Final = frozenset(("=", "!=", "<", "<=", ">", ">="))
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _MAX_INT: Final = 2**63
@@ -98,6 +101,11 @@ def boundary(query: SpanQuery, files: Sequence[str] = ()) -> Statement | None:
         f" LIMIT 1 OFFSET {statement.bind(query.limit - 1)}"
     )
     return statement
+
+
+def is_in_calendar(micros: int | None) -> bool:
+    """Whether a time has a date in Python's calendar, the years 1 to 9999."""
+    return micros is not None and _FIRST_MICROS <= micros <= _LAST_MICROS
 
 
 def shape(table: pa.Table, query: SpanQuery) -> pa.Table:
@@ -283,12 +291,9 @@ def _direction(expression: str, order: Order) -> str:
 def _value(statement: Statement, column: str, value: Any) -> str:
     kind = _TYPES.get(column) or ("text" if column.startswith("attributes.") else "float")
     if kind == "timestamp":
-        try:
-            return statement.bind(_EPOCH + dt.timedelta(microseconds=value))
-        except OverflowError:
-            raise QueryError(
-                f"time {value} for {column!r}", "expected the years 1 to 9999"
-            ) from None
+        if not is_in_calendar(value):
+            raise QueryError(f"time {value} for {column!r}", "expected the years 1 to 9999")
+        return statement.bind(_EPOCH + dt.timedelta(microseconds=value))
     return statement.bind(float(value) if kind == "float" else value)
 
 

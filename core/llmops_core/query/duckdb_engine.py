@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmops_core.errors import QueryError, StorageError
-from llmops_core.query.description import Filter, SpanQuery, micros
-from llmops_core.query.duckdb import Statement, boundary, compile_query, shape
+from llmops_core.query.description import Filter, SpanQuery
+from llmops_core.query.duckdb import (
+    Statement,
+    boundary,
+    compile_query,
+    is_in_calendar,
+    shape,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -210,12 +216,13 @@ def _bound(query: SpanQuery, found: pa.Table) -> Filter | None:
     first = query.effective_order[0]
     column = found.column(0)
     if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", tz="UTC"))
+        column = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+        if not is_in_calendar(column[0].as_py()):
+            return None
     value = column[0].as_py()
     if value is None or value != value:  # NaN compares with nothing
         return None
-    value = micros(value) if pa.types.is_timestamp(column.type) else value
-    return Filter(first.column, "<=" if not first.descending else ">=", value)
+    return Filter(first.column, ">=" if first.descending else "<=", value)
 
 
 _over_tables: Final = DuckEngine()

@@ -25,7 +25,11 @@ class Store:
         self.storage = storage
         self._runner = asyncio.Runner()
         self._next_seq = 1
-        self.run(storage.open())
+        try:
+            self.run(storage.open())
+        except BaseException:
+            self._runner.close()
+            raise
 
     def write(self, *spans: Span) -> SpanBatch:
         """Write spans as the next sealed range of one writer; return the batch."""
@@ -46,7 +50,8 @@ class Store:
 
     def names(self, **arguments: Any) -> list[str]:
         """Answer a query with the names of the spans, in order."""
-        return [row["name"] for row in self.rows(columns=["name"], **arguments)]
+        found: list[str] = self.query(columns=["name"], **arguments)["name"].to_pylist()
+        return found
 
     def spans(self) -> list[Span]:
         """Return every span, oldest first."""
