@@ -109,3 +109,25 @@ def test_what_changes_right_after_a_callback_is_stored_as_it_was(spans: Captured
         assert before["message"]["content"] == f"m{number}"
         assert after["nested"] == {"list": [{"value": "changed"}, "more"]}
         assert after["message"]["content"] == "changed"
+
+
+def test_what_a_node_changes_is_stored_as_it_was(spans: CapturedSpans):  # noqa: F811
+    graphs = pytest.importorskip("langgraph.graph")
+
+    def work(state):
+        state["nested"]["list"].append("sneaked in")
+        return {"nested": state["nested"]}
+
+    builder = graphs.StateGraph(dict)
+    builder.add_node("work", work)
+    builder.add_edge(graphs.START, "work")
+    graph = builder.compile()
+    handler = LLMOpsCallbackHandler(spans.monitor)
+    for number in range(200):
+        graph.invoke({"nested": {"list": [number]}}, {"callbacks": [handler]})
+    stored = sorted(spans(), key=lambda s: s.start_time)
+    nodes = [s for s in stored if s.kind == "task"]
+    assert len(nodes) == 200
+    for number, node in enumerate(nodes):
+        assert json.loads(node.input) == {"nested": {"list": [number]}}
+        assert json.loads(node.output) == {"nested": {"list": [number, "sneaked in"]}}
