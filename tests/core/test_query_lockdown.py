@@ -72,7 +72,7 @@ def run(engine: DuckEngine, sql: str) -> pa.Table:
     ],
 )
 def test_it_is_refused(engine: DuckEngine, folder: Path, sql: str) -> None:
-    TAIL_OF_A_PYTHON_VARIABLE = pa.table({"a": [1]})  # noqa: F841, N806
+    TAIL_OF_A_PYTHON_VARIABLE = pa.table({"a": [1]})  # noqa: F841
     before = sorted(folder.parent.rglob("*"))
     with pytest.raises(EngineError):
         run(engine, sql.format(folder=folder, outside=folder.parent))
@@ -122,7 +122,7 @@ def test_a_cancelled_query_is_stopped(engine: DuckEngine) -> None:
     statement.sql = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
     timer = threading.Timer(0.05, cancellation.cancel)
     timer.start()
-    with pytest.raises(EngineError, match="stopped|cancelled"):
+    with pytest.raises(EngineError, match=r"stopped|cancelled"):
         engine.execute(statement, TAIL, cancellation)
     timer.join()
 

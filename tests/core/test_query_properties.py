@@ -126,7 +126,7 @@ def test_pages_put_together_are_the_whole_in_plain_pythons_order(
     for key in reversed(whole.effective_order):  # the last key first: sorting is stable
         nulls = [s for s in expected if cell(s, key.column) is None]
         others = [s for s in expected if cell(s, key.column) is not None]
-        others.sort(key=lambda s: cell(s, key.column), reverse=key.descending)  # noqa: B023
+        others.sort(key=lambda s: cell(s, key.column), reverse=key.descending)
         expected = others + nulls
     ids = [span.span_id for span in expected]
     assert run_query(table, whole)["span_id"].to_pylist() == ids

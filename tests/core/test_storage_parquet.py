@@ -121,7 +121,7 @@ def test_a_folder_that_is_deleted_meanwhile_is_made_again(store: Store, folder: 
 @pytest.mark.parametrize("writer", ["", "A", "a_b", "a-b", "../x", "a b", "ä"])
 def test_a_batch_without_a_proper_range_is_refused(store: Store, folder: Path, writer: str) -> None:
     batch = make_batch([make_span(1)], writer_id=writer)
-    with pytest.raises(StorageError, match="expected a writer id|Expected a writer id"):
+    with pytest.raises(StorageError, match="Expected a writer id"):
         store.run(store.storage.write(batch))
     assert files(folder) == []
 

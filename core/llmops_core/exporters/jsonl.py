@@ -111,18 +111,18 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     full = Path(path).expanduser().absolute()
     if full.is_dir():
         raise ConfigError(
-            f"jsonl path {str(full)!r} is a folder", "expected a file", "add a file name"
+            f"the jsonl path {str(full)!r} is a folder", "expected a file", "add a file name"
         )
     if not full.parent.is_dir():
         raise ConfigError(
-            f"jsonl folder {str(full.parent)!r} does not exist",
+            f"the jsonl folder {str(full.parent)!r} does not exist",
             "expected a folder",
             "create it first",
         )
     target = full if full.exists() else full.parent
     if not os.access(target, os.W_OK):
         raise StorageError(
-            f"jsonl path {str(target)!r} is not writable", "expected write permission"
+            f"the jsonl path {str(target)!r} is not writable", "expected write permission"
         )
     return full
 

@@ -39,7 +39,7 @@ class MemoryStorage:
 
     def __init__(self, *, max_spans: int = MAX_SPANS) -> None:
         if max_spans < 1:
-            raise ConfigError(f"max_spans={max_spans}", "expected a number above 0")
+            raise ConfigError(f"a store of max_spans={max_spans}", "expected a number above 0")
         self.max_spans = max_spans
         self.evicted = 0
         self._lock = threading.Lock()
