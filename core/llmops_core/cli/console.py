@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llmops_core import StorageReader
 
 __all__ = [
+    "check_written",
     "console",
     "iso",
     "masked",
@@ -69,13 +70,12 @@ def print_json(value: object) -> None:
 def print_error(error: LLMOpsError) -> None:
     """Print what was found, what was expected and what to do, on stderr."""
     out = console(stderr=True)
-    found = re.sub(r"(?i)(://[^\s:@/]+):[^\s@]+@", r"\1:***@", error.found or str(error))
     out.print("error: ", style="bold red", end="")
-    out.print(visible(found), soft_wrap=True)
+    out.print(visible(masked(error.found or str(error))), soft_wrap=True)
     for label, text in (("expected", error.expected), ("do", error.do)):
         if text:
             plain = text.removeprefix("expected ") if label == "expected" else text
-            out.print(f"  {label}: {visible(plain)}", soft_wrap=True)
+            out.print(f"  {label}: {visible(masked(plain))}", soft_wrap=True)
 
 
 @contextmanager
@@ -84,14 +84,19 @@ def reading(url: str | None) -> Iterator[StorageReader]:
     from llmops_core import open_storage
 
     url = url or storage_url()
+    check_written(url)
+    with open_storage(url) as storage:
+        yield storage
+
+
+def check_written(url: str) -> None:
+    """Raise where the URL names a Parquet folder that is not there, and say how to make one."""
     if nothing_written(url):
         raise StorageError(
             f"nothing is stored in {masked(url)} yet",
             "a folder that a monitor has written",
             "run `llmops demo` to make one, or name another with --storage URL",
         )
-    with open_storage(url) as storage:
-        yield storage
 
 
 def nothing_written(url: str) -> bool:
@@ -119,7 +124,7 @@ def wire(value: Any) -> Any:
 
 def masked(url: str) -> str:
     """Hide the password of a URL, wherever it stands."""
-    url = re.sub(r"(://[^/@\s:]*):[^@\s]*@", r"\1:***@", url)
+    url = re.sub(r"(://[^/@\s:]*):\S*@", r"\1:***@", url)
     return re.sub(
         r"(?i)([?&;](?:password|pass|pwd|token|secret|key)[^=&;]*)=[^&;\s]*", r"\1=***", url
     )

@@ -45,13 +45,16 @@ def _report(storage: str | None) -> dict[str, Any]:
     from llmops_core.plugins import BUILTINS, installed_plugins
 
     url = storage or storage_url()
-    root = journal_root(url)
+    try:
+        root = journal_root(url)
+    except Exception:  # told as the storage's error
+        root = None
     return {
         "python": {"version": sys.version.split()[0], "platform": sys.platform},
         "packages": _versions(),
         "storage": _storage(url, storage),
         "journals": {
-            "root": str(root),
+            "root": str(root) if root else None,
             "writers": [state._asdict() for state in journal_states(root)],
         },
         "plugins": {
@@ -130,7 +133,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"            ✓ answers: {state['spans']:,} spans, newest {newest}"
     else:
         yield f"            ✗ {visible(state['error'])}"
-    yield f"journals    {visible(report['journals']['root'])}"
+    yield f"journals    {visible(report['journals']['root'] or 'none')}"
     yield from map(_journal_line, report["journals"]["writers"])
     if not report["journals"]["writers"]:
         yield "            none: nothing waits to be stored"

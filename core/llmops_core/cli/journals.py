@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from llmops_core.config import state_dir
 from llmops_core.journal_format import Damage, Range, read_records, segments
 
 __all__ = ["JournalState", "journal_root", "journal_states"]
@@ -25,17 +24,18 @@ class JournalState(NamedTuple):
     damaged_records: int
 
 
-def journal_root(url: str) -> Path:
-    """Return the folder that holds the journals of a storage's writers."""
-    scheme, _, rest = url.partition(":")
-    if scheme == "parquet":
-        return Path(rest.removeprefix("//")) / ".journal"
-    return state_dir() / "journal"
+def journal_root(url: str) -> Path | None:
+    """Return the folder of the journals of a storage's writers; None for one that keeps nothing."""
+    from llmops_core.parts import make_storage, storage_name
+    from llmops_core.pipeline import journal_root_of
+    from llmops_core.plugins import PluginHost
+
+    return journal_root_of(make_storage(PluginHost(), url), storage_name(url))
 
 
-def journal_states(root: Path) -> list[JournalState]:
+def journal_states(root: Path | None) -> list[JournalState]:
     """Return the journals below *root*, oldest first. Changes nothing."""
-    if not root.is_dir():
+    if root is None or not root.is_dir():
         return []
     folders = (p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     return [_state(folder) for folder in sorted(folders)]

@@ -36,16 +36,21 @@ def recover(storage: StorageOption = None, as_json: JsonOption = False) -> None:
 
 
 async def _recover(url: str) -> RecoveryReport:
-    from llmops_core.cli.journals import journal_root
+    from llmops_core.cli.console import check_written
+    from llmops_core.parts import make_storage, storage_name
+    from llmops_core.pipeline import journal_root_of
     from llmops_core.plugins import PluginHost
-    from llmops_core.protocols import Storage
+    from llmops_core.recovery import RecoveryReport
     from llmops_core.recovery import recover as recover_journals
 
-    storage = PluginHost().storage(url)
-    assert isinstance(storage, Storage)  # noqa: S101 - the registry holds storages under this kind
+    check_written(url)
+    storage = make_storage(PluginHost(), url)
+    root = journal_root_of(storage, storage_name(url))
+    if root is None:
+        return RecoveryReport()  # it keeps nothing, so nothing was left
     await storage.open()
     try:
-        return await recover_journals(journal_root(url), storage.write)
+        return await recover_journals(root, storage.write)
     finally:
         await storage.close()
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from llmops_core import Span
+from llmops_core.cli.console import masked
 from llmops_core.journal import Journal
 
 Call = Callable[..., Any]
@@ -122,3 +123,12 @@ def test_a_pipe_that_is_not_utf8_gets_question_marks_and_no_traceback(stored: st
     done = run("trace", "019ab3f2c10100000000000000000000", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "workflow desk" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:se:cr@et@host/db", "mysql://h/db?user=a&password=secret", "x://:secret@h"],
+)
+def test_a_password_is_hidden_wherever_it_stands(url: str) -> None:
+    assert "***" in masked(url)
+    assert not [part for part in ("secret", "se:", "cr@", "et@") if part in masked(url)]
