@@ -18,7 +18,7 @@ def best_us(call: Callable[[], object], number: int) -> float:
 
 
 def small_state() -> dict[str, object]:
-    """Make a state of about 2 KB in 30 nodes."""
+    """Make a state of about 2 KB in 36 nodes."""
     documents = [{"id": f"doc-{n}", "text": "t" * 220, "score": n / 7} for n in range(6)]
     return {
         "question": "q" * 300,
@@ -65,7 +65,7 @@ def main() -> None:
     freezer, roomy = Freezer(), Freezer(text_limit=1_000_000)
     print(f"{'freeze':<44}{'µs':>12}")
     report("a lone text of 200 characters", freezer, "x" * 200, 20_000)
-    report("a state of 2 KB, 30 nodes", freezer, small_state(), 5000)
+    report("a state of 2 KB, 36 nodes", freezer, small_state(), 5000)
     messages(roomy, freezer)
     report("a state of 5 MB, 8 kB kept", freezer, large_state())
     report("a state of 5 MB, 1 MB kept", roomy, large_state())

@@ -117,7 +117,7 @@ wild = st.text(st.characters(codec=None) | st.sampled_from("\0\ud800\udfff\\u"),
 leaves = (
     st.none() | st.booleans() | st.floats() | wild
     | st.integers() | st.sampled_from([2**63, 2**64, -(2**63) - 1])
-    | st.binary(max_size=20).map(b"raw:".__add__) | st.datetimes(timezones=st.none() | st.just(dt.UTC))
+    | st.binary(max_size=20).map(b"raw data:".__add__) | st.datetimes(timezones=st.none() | st.just(dt.UTC))
 )  # fmt: skip
 keys = wild | st.integers() | st.booleans() | st.none() | st.binary(max_size=4) | st.floats()
 trees = st.recursive(
