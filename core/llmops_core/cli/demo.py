@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -181,7 +182,7 @@ def _cost_lines(cost: Any) -> list[str]:
 
 
 def _next(trace_id: str, url: str, shown: str) -> list[str]:
-    option = "" if url == "parquet:./llmops_data" else f" --storage {shown}"
+    option = "" if url == "parquet:./llmops_data" else f" --storage {shlex.quote(shown)}"
     lines = [f"llmops trace {trace_id[:12]} --content{option}", f"llmops traces{option}"]
     folder = url.partition(":")[2].rstrip("/").removeprefix("./")
     if url.startswith("parquet:") and re.fullmatch(r"[\w./-]+", folder):
