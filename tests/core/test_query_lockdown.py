@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmops_core import QueryError, SpanQuery, StorageError
-from llmops_core.query import run_query
+from llmops_core.query import duckdb_engine, run_query
 from llmops_core.query.duckdb import Statement, compile_query
-from llmops_core.query.duckdb_engine import Cancellation, DuckEngine, EngineError
+from llmops_core.query.duckdb_engine import MEMORY, Cancellation, DuckEngine, EngineError
 from llmops_core.schema import arrow_schema
 from llmops_core.testing import make_batch, make_span
 
@@ -127,9 +127,15 @@ def test_a_cancelled_query_is_stopped(engine: DuckEngine) -> None:
     timer.join()
 
 
-def test_a_query_beyond_its_memory_is_refused(engine: DuckEngine) -> None:
+def test_a_query_beyond_its_memory_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little = tuple(s.replace(f"'{MEMORY}'", "'50MB'") for s in duckdb_engine._SETTINGS)
+    monkeypatch.setattr(duckdb_engine, "_SETTINGS", little)
+    engine = DuckEngine(folder)
     with pytest.raises(EngineError, match="memory"):
-        run(engine, "SELECT list(range::VARCHAR || repeat('x', 900)) FROM range(9000000)")
+        run(engine, "SELECT list(range::VARCHAR || repeat('x', 900)) FROM range(200000)")
+    engine.close()
 
 
 @pytest.mark.parametrize(

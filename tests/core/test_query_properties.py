@@ -96,7 +96,7 @@ def matches(span: Span, item: Filter) -> bool:
     return value is not None and OPERATIONS[item.op](value, item.value)
 
 
-SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @SETTINGS

@@ -228,6 +228,8 @@ def _where(statement: Statement, query: SpanQuery, bound: Filter | None = None) 
 
 
 def _condition(statement: Statement, item: Filter) -> str:
+    if item.op == "in" and not item.value:
+        return "false"  # before the column: a key that is bound must also be used
     column = _expression(statement, item.column)
     if item.op == "is null":
         return f"{column} IS NULL"
@@ -235,7 +237,7 @@ def _condition(statement: Statement, item: Filter) -> str:
         return f"{column} IS NOT NULL"
     if item.op in ("in", "not in"):
         if not item.value:
-            return "false" if item.op == "in" else f"{column} IS NOT NULL"
+            return f"{column} IS NOT NULL"
         values = ", ".join(_value(statement, item.column, v) for v in item.value)
         return f"{column} {item.op.upper()} ({values})"
     value = _value(statement, item.column, item.value)

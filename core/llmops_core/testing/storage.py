@@ -81,6 +81,8 @@ _FILTERS: Final[Sequence[tuple[tuple[Any, ...], str]]] = (
     (("attributes.k", "!=", "w"), "é"),
     (("attributes.k", "is null"), "abcd"),
     (("attributes.other", "is not null"), ""),
+    (("attributes.k", "in", []), ""),
+    (("attributes.k", "not in", []), "é"),
     (("measurements.m", "<", 1), "é"),
     (("measurements.m", "in", [0.25]), "é"),
 )
