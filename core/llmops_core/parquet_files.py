@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import fcntl
+import functools
 import os
 import re
 import secrets
@@ -61,7 +62,11 @@ class RangeFile(NamedTuple):
 
 def day_of(micros: int) -> str:
     """Return the folder of a span that ends at *micros*: its UTC date."""
-    days = max(-719_162, min(2_932_896, micros // _DAY_MICROS))  # the years 1 to 9999
+    return _folder_name(max(-719_162, min(2_932_896, micros // _DAY_MICROS)))  # years 1 to 9999
+
+
+@functools.lru_cache(maxsize=64)
+def _folder_name(days: int) -> str:
     return (_EPOCH + dt.timedelta(days=days)).isoformat()
 
 

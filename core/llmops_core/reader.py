@@ -151,7 +151,8 @@ class StorageReader:
     def _open(self) -> None:
         # Here and not on the thread: a first import there would hang a child that is forked
         # meanwhile.
-        importlib.import_module("pyarrow")
+        for heavy in ("pyarrow", "duckdb"):
+            importlib.import_module(heavy)
 
         try:
             self._wait(self.storage.open())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,3 +177,42 @@ def test_a_stored_span_is_not_kept_in_memory(store: Store, storage: ParquetStora
     assert len(store.names()) == 99
     held = [s.spans for w in storage._tails._writers.values() for s in w._segments.values()]
     assert held == [[]]
+
+
+def test_readers_beside_a_writer_never_miss_or_double_a_span(
+    store: Store, storage: ParquetStorage
+) -> None:
+    """Journal, file, note, removal of the segment: at each moment every journaled span is found."""
+    journaled = 0
+    failures: list[str] = []
+    done = threading.Event()
+
+    def read(reader: ParquetStorage) -> None:
+        own = Store(reader)
+        while not done.is_set():
+            least = journaled
+            ids = own.query(columns=["span_id"])["span_id"].to_pylist()
+            if len(ids) < least or len(ids) != len(set(ids)):
+                failures.append(f"{len(ids)} spans, {len(set(ids))} different, {least} journaled")
+        own.close()
+
+    others = [ParquetStorage(storage.folder, read_only=True) for _ in range(2)]
+    threads = [threading.Thread(target=read, args=(other,)) for other in others]
+    for thread in threads:
+        thread.start()
+    for number in range(40):
+        first = number * 5 + 1
+        spans = [make_span(first + at, end_time=START + (at % 2) * DAY + 9**6) for at in range(5)]
+        batch = sealed(*spans, first=first)
+        path = journal(
+            storage, encode_spans(batch.rows) + encode_range(first, first + 4), segment=first
+        )
+        journaled += 5
+        store.run(storage.write(batch))
+        journal(storage, encode_stored(first, first + 4), segment=first)
+        path.unlink()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(store.names()) == 200
