@@ -93,14 +93,6 @@ def test_spans_are_announced_once_they_are_stored() -> None:
         assert [span.name for span in diary.batches[0].rows] == ["scripted"]
 
 
-def test_the_last_batch_is_announced_before_close_returns() -> None:
-    diary = Diary()
-    monitor = Monitor(storage="memory:", plugins=[diary])
-    record(monitor)
-    monitor.close()
-    assert sum(len(batch) for batch in diary.batches) == 2  # one more while stopping
-
-
 def test_a_failing_plugin_changes_nothing_for_the_program(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
