@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from llmops_core import Span, SpanBatch
 from llmops_core.collectors.capacity import CapacityCollector
 from llmops_core.journal_format import encode_range, encode_spans, encode_stored
+from llmops_core.parquet_files import RangeFile, list_files
 from llmops_core.storage.parquet import ParquetStorage
 from llmops_core.testing import full_span, make_batch, make_span
 from llmops_core.testing.spans import START
@@ -216,3 +218,28 @@ def test_readers_beside_a_writer_never_miss_or_double_a_span(
         thread.join()
     assert failures == []
     assert len(store.names()) == 200
+
+
+@pytest.mark.parametrize("moment", ["before the files are listed", "after the files are listed"])
+def test_a_span_that_moves_in_the_middle_of_a_query_is_found_once(
+    store: Store, storage: ParquetStorage, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    batch = sealed(make_span(1), make_span(2))
+    path = journal(storage, encode_spans(batch.rows))
+
+    def move() -> None:
+        asyncio.run(ParquetStorage(storage.folder).write(batch))
+        path.unlink()
+
+    def listing(folder: Path, since: int | None) -> list[RangeFile]:
+        if moment.startswith("before"):
+            move()
+            return list_files(folder, since)
+        found = list_files(folder, since)
+        move()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr("llmops_core.storage.parquet.list_files", listing)
+        assert store.names(order=["start_time"]) == ["span-1", "span-2"]
+    assert store.names(order=["start_time"]) == ["span-1", "span-2"]
