@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Generator
 from typing import Any, Final
@@ -13,6 +15,7 @@ import pytest
 
 # Keys and journals of the tests lie in a folder of their own, never in the user's.
 os.environ["LLMOPS_STATE_DIR"] = tempfile.mkdtemp(prefix="llmops-tests-")
+atexit.register(shutil.rmtree, os.environ["LLMOPS_STATE_DIR"], ignore_errors=True)
 
 _BARE: Final = os.environ.get("TOX_ENV_NAME", "").startswith("bare")
 

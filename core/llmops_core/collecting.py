@@ -16,7 +16,7 @@ from llmops_core.span import Span
 
 __all__ = ["CUT_OFF_AFTER", "Collecting", "merge_values"]
 
-DEADLINE_SECONDS: Final = 5.0
+DEADLINE_SECONDS: Final = 10.0
 #: Failures in a row after which a plugin is switched off.
 CUT_OFF_AFTER: Final = 5
 

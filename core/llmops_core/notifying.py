@@ -61,10 +61,16 @@ class Notifier:
             self._running = True
         self._lane.submit(self._drain())
 
-    def close(self) -> None:
-        """End the helper thread."""
-        if self._lane is not None:
-            self._lane.stop()
+    def close(self, timeout: float) -> None:
+        """Tell of what is still queued, waiting at most *timeout* seconds; end the helper thread."""
+        if self._lane is None:
+            return
+        try:
+            # The loop runs its tasks in order, and a drain does not yield: this comes after it.
+            self._lane.call(lambda: None, timeout=timeout)
+        except TimeoutError as error:
+            self._failures.report("plugins", "llmops_spans_stored", error)
+        self._lane.stop()
 
     async def _drain(self) -> None:
         while True:

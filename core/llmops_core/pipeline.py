@@ -143,7 +143,7 @@ class Pipeline:
             if exporter.name not in waiting:
                 exporter.close(max(0.1, timeout / 4))
         self.collecting.close()
-        self._notifier.close()
+        self._notifier.close(max(0.1, timeout / 4))
         if INTAKE_STAGE not in waiting and self.journal is not None:
             stored = self.store.journaled == 0 and self.store.queued == 0
             self._guard_journal(remove=stored and STAGE not in waiting)

@@ -69,6 +69,11 @@ class Registry:
         found = self._factories.get((kind, name))
         return found[0] if found else None
 
+    def forget(self, owner: str) -> None:
+        """Take back what a plugin registered: its registering failed in the middle."""
+        kept = {key: value for key, value in self._factories.items() if value[1] != owner}
+        self._factories = kept
+
     def _add(self, kind: str, name: str, factory: Factory) -> None:
         if not isinstance(name, str) or not name or ":" in name:
             raise PluginError(
@@ -115,11 +120,12 @@ class PluginHost:
                 "expected each plugin once",
                 "leave out one of them",
             )
-        self.manager.register(plugin, name)
         try:
+            self.manager.register(plugin, name)
             self.manager.check_pending()
         except pluggy.PluginValidationError as error:
-            self.manager.unregister(plugin)
+            if self.manager.has_plugin(name):
+                self.manager.unregister(plugin)
             raise PluginError(f"plugin {name!r} does not fit: {error}") from error
         self._register(plugin, name)
 
@@ -181,13 +187,17 @@ class PluginHost:
         try:
             register(registry=self.registry)
         except PluginError:
-            self.manager.unregister(plugin)
+            self._forget(plugin, name)
             raise
         except Exception as error:
-            self.manager.unregister(plugin)
+            self._forget(plugin, name)
             raise PluginError(
                 f"plugin {name!r} failed in llmops_register: {type(error).__name__}: {error}"
             ) from error
+
+    def _forget(self, plugin: object, name: str) -> None:
+        self.manager.unregister(plugin)
+        self.registry.forget(name)
 
     def _check_hooks(self, plugin: object, name: str) -> None:
         """Refuse what pluggy would take silently: misspelt, unmarked and asynchronous hooks."""
@@ -195,7 +205,7 @@ class PluginHost:
             raise PluginError(
                 f"plugin {name!r} is a class",
                 "expected an object",
-                f"write {name}() instead of {name}",
+                f"write {plugin.__name__}() instead of {plugin.__name__}",
             )
         known = [n for n in vars(hookspecs) if n.startswith("llmops_")]
         marked = 0

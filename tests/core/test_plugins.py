@@ -54,7 +54,6 @@ def test_a_misspelt_hook_is_refused_with_the_nearest_name() -> None:
     assert "Did you mean 'llmops_spans_stored'?" in said
 
 
-@pytest.mark.xfail(reason="pluggy's own error is raised as it is", strict=True)
 def test_a_hook_with_a_wrong_argument_is_refused() -> None:
     class Wrong:
         @hookimpl
@@ -90,7 +89,6 @@ def test_a_class_instead_of_an_object_is_refused() -> None:
     assert "Write Forgotten() instead of Forgotten" in refusal(Forgotten)
 
 
-@pytest.mark.xfail(reason="the plugin's name is taken for the class's", strict=True)
 def test_a_named_class_is_refused_with_the_name_of_the_class() -> None:
     assert "Write Plugin() instead of Plugin" in refusal(Plugin)
 
