@@ -21,6 +21,7 @@ import pytest
 from llmops_core import ConfigError, LLMOpsError, StorageError, UnknownStorage, open_storage
 from llmops_core.batch import spans_from_arrow
 from llmops_core.plugins import PluginHost
+from llmops_core.query import duckdb as duckdb_compiler
 from llmops_core.schema import COLUMN_NAMES
 from llmops_core.storage.parquet import ParquetStorage
 from llmops_core.testing import full_span, make_batch, make_span
@@ -256,6 +257,18 @@ class TestForeignFiles:
         assert pq.read_metadata(path).num_rows == 299
         found = store.query()["name"].to_pylist()
         assert found == ["span-501", "span-500"]
+
+    def test_a_query_that_fails_by_itself_is_not_blamed_on_the_files(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write(make_span(1))
+        store.write(make_span(2))
+        with monkeypatch.context() as patched:
+            patched.setitem(duckdb_compiler._QUANTILES, "p50", 7.0)
+            with pytest.raises(StorageError, match="failed in DuckDB"):
+                store.query(aggregates=["p50:step"])
+        assert len(store.names()) == 2
+        assert store.storage.unreadable_files == 0  # type: ignore[attr-defined]
 
     def test_a_file_with_other_types_is_left_out(self, store: Store, folder: Path) -> None:
         store.write(make_span(1))

@@ -19,7 +19,7 @@ from llmops_core.schema import COLUMN_NAMES, COLUMNS, arrow_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Statement", "boundary", "compile_query", "is_in_calendar", "shape"]
+__all__ = ["Statement", "boundary", "checkup", "compile_query", "is_in_calendar", "shape"]
 
 _TYPES: Final = {c.name: c.type for c in COLUMNS}
 _REQUIRED: Final = frozenset(c.name for c in COLUMNS if not c.nullable)
@@ -100,6 +100,14 @@ def boundary(query: SpanQuery, files: Sequence[str] = ()) -> Statement | None:
         f" ORDER BY {_direction(expression, first)}"
         f" LIMIT 1 OFFSET {statement.bind(query.limit - 1)}"
     )
+    return statement
+
+
+def checkup(files: Sequence[str]) -> Statement:
+    """Compile a query that decodes every value of the files and returns next to nothing."""
+    statement = Statement(files)
+    hashes = ", ".join(f"max(hash({_quoted(name)}))" for name in COLUMN_NAMES)
+    statement.sql = f"SELECT {hashes} FROM {statement.source}"
     return statement
 
 

@@ -18,10 +18,12 @@ from llmops_core.query.description import Filter, SpanQuery
 from llmops_core.query.duckdb import (
     Statement,
     boundary,
+    checkup,
     compile_query,
     is_in_calendar,
     shape,
 )
+from llmops_core.schema import arrow_schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -119,6 +121,14 @@ class DuckEngine:
             raise UnreadableDataError(
                 f"a stored row does not fit the schema ({type(error).__name__})"
             ) from None
+
+    def can_read(self, files: Sequence[str], cancellation: Cancellation) -> bool:
+        """Whether every value of the files can be decoded and fits the schema's types."""
+        try:
+            self.execute(checkup(files), arrow_schema().empty_table(), cancellation)
+        except UnreadableDataError:
+            return False
+        return True
 
     def execute(self, statement: Statement, tail: pa.Table, cancellation: Cancellation) -> pa.Table:
         """Run one SELECT over ``tail`` and files of the folder; anything else is refused."""

@@ -155,7 +155,7 @@ class ParquetStorage:
                 if not all(map(os.path.exists, paths)):
                     continue  # compacted or deleted since it was listed
                 bad = [path for path in paths if not is_readable(path)]
-                bad = bad or self._culprits(query, tail, paths, cancellation)
+                bad = bad or self._damaged(paths, cancellation)
                 if not bad:
                     raise
                 self._leave_out(bad)
@@ -170,26 +170,16 @@ class ParquetStorage:
             tail = self._tails.table(files)
             return tail, [f for f in files if not self._is_left_out(f.path)]
 
-    def _culprits(
-        self,
-        query: SpanQuery,
-        tail: pa.Table,
-        paths: Sequence[str],
-        cancellation: Cancellation,
-    ) -> list[str]:
-        """Find the files that fail a query although their footers are sound, by halving."""
-        try:
-            self._engine.run(query, tail.slice(0, 0), paths, cancellation)
-        except UnreadableDataError:
-            if len(paths) <= 1:
-                return list(paths)
-        else:
-            return []
+    def _damaged(self, paths: Sequence[str], cancellation: Cancellation) -> list[str]:
+        """Find, by halving, the files that are damaged behind a sound footer."""
+        if not paths or self._engine.can_read(paths, cancellation):
+            return []  # then it is the query that fails, and no file is to blame
+        if len(paths) == 1:
+            return list(paths)
         half = len(paths) // 2
         return [
-            path
-            for part in (paths[:half], paths[half:])
-            for path in self._culprits(query, tail, part, cancellation)
+            *self._damaged(paths[:half], cancellation),
+            *self._damaged(paths[half:], cancellation),
         ]
 
     def _leave_out(self, paths: Sequence[str]) -> None:
