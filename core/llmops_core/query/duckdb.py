@@ -27,6 +27,9 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 _FIRST_MICROS: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
 _LAST_MICROS: Final = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
+# No filter is pushed behind a limit. DuckDB would hand it to pyarrow, where version 1.2 fails on a
+# page boundary; columns are still read by need.
+_TAIL: Final = f"(FROM tail LIMIT {2**62})"
 _COMPARISONS: Final = frozenset(("=", "!=", "<", "<=", ">", ">="))
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _MAX_INT: Final = 2**63
@@ -51,12 +54,12 @@ class Statement:
         self.sql = ""
         self.values: list[Any] = []
         self._numbers: dict[tuple[type, Any], str] = {}
-        self.source = "tail"
+        self.source = _TAIL
         if files:
             # A folder named "a=b" must not become a column, hence no hive partitioning.
             options = "union_by_name=true, hive_partitioning=false"
             scan = f"read_parquet({self.bind_list(files)}, {options})"
-            self.source = f"(FROM {scan} UNION ALL BY NAME FROM tail)"
+            self.source = f"(FROM {scan} UNION ALL BY NAME {_TAIL})"
 
     def bind(self, value: str | float | dt.datetime) -> str:
         """Bind one value and return its placeholder; equal values share one."""

@@ -140,7 +140,7 @@ class DuckEngine:
         try:
             cancellation.watch(cursor)
             timer.start()
-            cursor.register("tail", tail)
+            cursor.register("tail", _plain(tail))
             selected = _single_select(cursor, statement.sql)
             return cursor.sql(selected, params=statement.values).to_arrow_table()
         except duckdb.Error as error:
@@ -176,6 +176,19 @@ class DuckEngine:
             cursor = self._connection.cursor()
             self._running.add(cursor)
             return cursor
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Decode dictionaries: DuckDB 1.4 crashes the process when it sorts rows with empty ones."""
+    import pyarrow as pa
+
+    if not any(pa.types.is_dictionary(kind) for kind in table.schema.types):
+        return table
+    fields = [
+        f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f
+        for f in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
 def _locked_connection(folder: Path | None) -> duckdb.DuckDBPyConnection:
