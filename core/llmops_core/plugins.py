@@ -69,7 +69,7 @@ class Registry:
         found = self._factories.get((kind, name))
         return found[0] if found else None
 
-    def forget(self, owner: str) -> None:
+    def _forget(self, owner: str) -> None:
         """Take back what a plugin registered: its registering failed in the middle."""
         kept = {key: value for key, value in self._factories.items() if value[1] != owner}
         self._factories = kept
@@ -197,7 +197,7 @@ class PluginHost:
 
     def _forget(self, plugin: object, name: str) -> None:
         self.manager.unregister(plugin)
-        self.registry.forget(name)
+        self.registry._forget(name)
 
     def _check_hooks(self, plugin: object, name: str) -> None:
         """Refuse what pluggy would take silently: misspelt, unmarked and asynchronous hooks."""
