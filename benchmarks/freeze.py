@@ -8,7 +8,7 @@ from __future__ import annotations
 import timeit
 from collections.abc import Callable
 
-from llmops_core.freeze import Freezer
+from llmops_core.freeze.freezer import Freezer
 
 
 def best_us(call: Callable[[], object], number: int) -> float:

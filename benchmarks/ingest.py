@@ -22,16 +22,16 @@ import pyarrow.parquet as pq
 
 from llmops_core.batch import SpanBatch, spans_to_arrow
 from llmops_core.clock import SystemClock
-from llmops_core.collecting import merge_values
 from llmops_core.collectors.capacity import CapacityCollector
 from llmops_core.config import Settings
-from llmops_core.finish import Finisher
-from llmops_core.freeze import Freezer
-from llmops_core.journal import Journal, new_writer_id
-from llmops_core.queue import END, START, HostEvent
+from llmops_core.delivery.collecting import merge_values
+from llmops_core.freeze.freezer import Freezer
+from llmops_core.intake.finish import Finisher
+from llmops_core.intake.queue import END, START, HostEvent
+from llmops_core.intake.tracer import Tracer
+from llmops_core.journal.writer import Journal, new_writer_id
 from llmops_core.span import Span
 from llmops_core.storage.parquet import ParquetStorage
-from llmops_core.tracer import Tracer
 
 
 def host_events(count: int, chars: int) -> list[HostEvent]:

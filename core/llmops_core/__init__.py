@@ -2,7 +2,7 @@
 
 from llmops_core.batch import SpanBatch, spans_from_arrow, spans_to_arrow
 from llmops_core.clock import Clock
-from llmops_core.error_text import describe_error
+from llmops_core.delivery.flushing import FlushReport
 from llmops_core.errors import (
     ConfigError,
     LLMOpsError,
@@ -14,15 +14,15 @@ from llmops_core.errors import (
     UnknownPart,
     UnknownStorage,
 )
-from llmops_core.flushing import FlushReport
-from llmops_core.freeze import Freezer, Frozen, know
+from llmops_core.freeze.error_text import describe_error
+from llmops_core.freeze.freezer import Freezer, Frozen, know
 from llmops_core.hookspecs import hookimpl
+from llmops_core.intake.recorder import Recorder
 from llmops_core.monitor import Monitor, default_monitor
 from llmops_core.plugins import Registry
 from llmops_core.protocols import Collector, Exporter, Storage
 from llmops_core.query import Aggregate, Filter, Order, SpanQuery
 from llmops_core.reader import StorageReader, open_storage
-from llmops_core.recorder import Recorder
 from llmops_core.span import KINDS, OUTCOMES, SCHEMA_VERSION, Kind, Outcome, Span
 
 __all__ = [

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from llmops_core.clock import Clock, SystemClock
 from llmops_core.config import make_settings, storage_url
+from llmops_core.delivery.flushing import FlushReport
+from llmops_core.delivery.notifying import Notifier
 from llmops_core.errors import ConfigError, MonitorClosed
 from llmops_core.failures import Failures
-from llmops_core.flushing import FlushReport
-from llmops_core.freeze import Freezer
-from llmops_core.notifying import Notifier
+from llmops_core.freeze.freezer import Freezer
+from llmops_core.intake.queue import IntakeQueue
+from llmops_core.intake.recorder import Recorder
 from llmops_core.parts import make_parts, make_storage, storage_name
 from llmops_core.pipeline import Pipeline
 from llmops_core.plugins import PluginHost
 from llmops_core.query import SpanQuery
-from llmops_core.queue import IntakeQueue
-from llmops_core.recorder import Recorder
 from llmops_core.schema import import_arrow
 
 if TYPE_CHECKING:

@@ -12,23 +12,23 @@ from typing import Any, Final
 
 from llmops_core.batch import SpanBatch
 from llmops_core.clock import Clock
-from llmops_core.collecting import Collecting
 from llmops_core.config import Settings, state_dir
-from llmops_core.delivery import Delivery
-from llmops_core.exporting import ExportWorker
+from llmops_core.delivery.collecting import Collecting
+from llmops_core.delivery.exporting import ExportWorker
+from llmops_core.delivery.flushing import FlushMark
+from llmops_core.delivery.lane import Lane
+from llmops_core.delivery.notifying import Notifier
+from llmops_core.delivery.storing import STAGE, StoreWorker
+from llmops_core.delivery.thread import Delivery
 from llmops_core.failures import Failures
-from llmops_core.finish import Finisher
-from llmops_core.flushing import FlushMark
-from llmops_core.intake import INTAKE_STAGE, Intake
-from llmops_core.journal import Journal, new_writer_id
+from llmops_core.intake.finish import Finisher
+from llmops_core.intake.queue import IntakeQueue
+from llmops_core.intake.thread import INTAKE_STAGE, Intake
+from llmops_core.intake.tracer import Tracer
+from llmops_core.journal.recovery import RecoveryReport, recover
+from llmops_core.journal.writer import Journal, new_writer_id
 from llmops_core.keys import load_key
-from llmops_core.lane import Lane
-from llmops_core.notifying import Notifier
 from llmops_core.protocols import Collector, Exporter, Storage
-from llmops_core.queue import IntakeQueue
-from llmops_core.recovery import RecoveryReport, recover
-from llmops_core.storing import STAGE, StoreWorker
-from llmops_core.tracer import Tracer
 
 __all__ = ["OPEN_SECONDS", "Pipeline", "journal_root_of"]
 

@@ -117,7 +117,7 @@ def import_arrow() -> None:
     """
     import pyarrow as pa
     import pyarrow.compute
-    import pyarrow.parquet  # noqa: F401
+    import pyarrow.parquet
 
     # The first conversion of a list imports pandas, where it is installed.
     pa.array([None])

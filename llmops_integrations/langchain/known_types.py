@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llmops_core import know
 
 if TYPE_CHECKING:
-    from llmops_core.freeze import Fields, Message
+    from llmops_core.freeze.freezer import Fields, Message
 
 __all__ = ["register"]
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops_core.content import encode_content, sanitize_text
-from llmops_core.freeze import Freezer, Frozen, Message
+from llmops_core.freeze.content import encode_content, sanitize_text
+from llmops_core.freeze.freezer import Freezer, Frozen, Message
 
 WHOLE = Freezer(1_000_000, 1_000_000, 200)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmops_core.error_text import describe_error
+from llmops_core.freeze.error_text import describe_error
 
 
 class Hostile(Exception):

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops_core import freeze_walk
-from llmops_core.content import encode_content
 from llmops_core.errors import ConfigError
-from llmops_core.freeze import Freezer, FrozenBytes, Message
+from llmops_core.freeze import walk as freeze_walk
+from llmops_core.freeze.content import encode_content
+from llmops_core.freeze.freezer import Freezer, FrozenBytes, Message
 
 FREEZER = Freezer()
 CALLS: list[str] = []
@@ -370,7 +370,7 @@ def test_the_plans_of_classes_made_at_run_time_are_bounded() -> None:
 
 
 def freeze_walk_limit() -> int:
-    from llmops_core import freeze_types
+    from llmops_core.freeze import types as freeze_types
 
     return freeze_types.MAX_CLASSES
 

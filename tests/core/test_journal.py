@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops_core import journal as journal_module
-from llmops_core.journal import Journal, new_writer_id
-from llmops_core.journal_format import (
+from llmops_core.journal import writer as journal_module
+from llmops_core.journal.format import (
     Damage,
     encode_range,
     encode_spans,
@@ -20,7 +19,8 @@ from llmops_core.journal_format import (
     read_records,
     segments,
 )
-from llmops_core.recovery import writers
+from llmops_core.journal.recovery import writers
+from llmops_core.journal.writer import Journal, new_writer_id
 from llmops_core.span import Span
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from llmops_core.freeze import Freezer
-from llmops_core.queue import END, EVENT_BYTES, POINT, START, HostEvent, IntakeQueue
+from llmops_core.freeze.freezer import Freezer
+from llmops_core.intake.queue import END, EVENT_BYTES, POINT, START, HostEvent, IntakeQueue
 
 MEGABYTE = 1024 * 1024
 freeze = Freezer().freeze

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from llmops_core.batch import SpanBatch
-from llmops_core.journal import Journal, new_writer_id
-from llmops_core.journal_format import segments
-from llmops_core.recovery import RecoveryReport, recover
+from llmops_core.journal.format import segments
+from llmops_core.journal.recovery import RecoveryReport, recover
+from llmops_core.journal.writer import Journal, new_writer_id
 from llmops_core.span import Span
 
 

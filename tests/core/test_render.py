@@ -8,8 +8,8 @@ import pytest
 from inline_snapshot import snapshot
 from rich.cells import cell_len
 
-from llmops_core.render import plain, trace_lines
-from llmops_core.render_text import clipped, duration_text, outcome_text, visible, wrapped
+from llmops_core.render.text import clipped, duration_text, outcome_text, visible, wrapped
+from llmops_core.render.trace import plain, trace_lines
 from llmops_core.span import KINDS, OUTCOMES, Span
 
 T0 = 1_795_000_000_000_000

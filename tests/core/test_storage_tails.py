@@ -12,9 +12,9 @@ import pytest
 
 from llmops_core import Span, SpanBatch
 from llmops_core.collectors.capacity import CapacityCollector
-from llmops_core.journal_format import encode_range, encode_spans, encode_stored
-from llmops_core.parquet_files import RangeFile, list_files
+from llmops_core.journal.format import encode_range, encode_spans, encode_stored
 from llmops_core.storage.parquet import ParquetStorage
+from llmops_core.storage.parquet.files import RangeFile, list_files
 from llmops_core.testing import full_span, make_batch, make_span
 from llmops_core.testing.spans import START
 from llmops_core.testing.store import Store
@@ -149,7 +149,7 @@ def test_a_journal_that_vanishes_while_it_is_listed_is_tolerated(
     journal(storage, encode_spans(sealed(make_span(1)).rows))
     gone = storage.journal_root / "writer1" / "000002.log"
     real = [storage.journal_root / "writer1" / "000001.log"]
-    monkeypatch.setattr("llmops_core.journal_tail.segments", lambda _: [*real, gone])
+    monkeypatch.setattr("llmops_core.storage.parquet.tail.segments", lambda _: [*real, gone])
     assert store.names() == ["span-1"]
 
 
@@ -240,6 +240,6 @@ def test_a_span_that_moves_in_the_middle_of_a_query_is_found_once(
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr("llmops_core.storage.parquet.list_files", listing)
+        patched.setattr("llmops_core.storage.parquet.storage.list_files", listing)
         assert store.names(order=["start_time"]) == ["span-1", "span-2"]
     assert store.names(order=["start_time"]) == ["span-1", "span-2"]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from llmops_core.config import Settings
-from llmops_core.queue import END, MARK, POINT, START
-from llmops_core.tracer import Tracer, span_id_of
+from llmops_core.intake.queue import END, MARK, POINT, START
+from llmops_core.intake.tracer import Tracer, span_id_of
 
 MS = 1_000_000
 WALL = 1_700_000_000 * 1_000_000_000

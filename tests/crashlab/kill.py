@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from crash_payload import payload
 
 from llmops_core import Monitor, open_storage
-from llmops_core.tracer import span_id_of
+from llmops_core.intake.tracer import span_id_of
 
 HERE = Path(__file__).parent
 RUNS_PER_ROUND = 1_000_000

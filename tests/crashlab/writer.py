@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from crash_payload import payload
 
 from llmops_core import Monitor, Span
-from llmops_core.journal import Journal
+from llmops_core.journal.writer import Journal
 
 
 def say(line: str) -> None:

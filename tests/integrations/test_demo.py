@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("langgraph")
 
 from llmops_core import Monitor, Span, open_storage
-from llmops_core.render_tree import More, tree
+from llmops_core.render.tree import More, tree
 from llmops_integrations import demo
 
 

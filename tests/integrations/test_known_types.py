@@ -25,8 +25,8 @@ from langchain_core.messages import (
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 
-from llmops_core.content import encode_content
-from llmops_core.freeze import Freezer
+from llmops_core.freeze.content import encode_content
+from llmops_core.freeze.freezer import Freezer
 from llmops_integrations.langchain.known_types import register
 
 register()
@@ -205,7 +205,7 @@ def test_an_empty_content_list_that_is_filled_is_noticed() -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    from llmops_core.freeze_messages import CACHED_MESSAGES
+    from llmops_core.freeze.messages import CACHED_MESSAGES
 
     freezer = Freezer()
     for n in range(3 * CACHED_MESSAGES):

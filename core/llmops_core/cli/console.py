@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmops_core.config import storage_url
 from llmops_core.errors import LLMOpsError, StorageError
-from llmops_core.render_text import visible
+from llmops_core.render.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

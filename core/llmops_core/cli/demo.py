@@ -37,7 +37,7 @@ def demo(
     from llmops_core.cli.console import console, masked, print_lines, reading
     from llmops_core.config import storage_url
     from llmops_core.errors import StorageError
-    from llmops_core.render import trace_lines
+    from llmops_core.render.trace import trace_lines
 
     url = storage or storage_url()
     console().print(_STORY, style="bright_black")
@@ -131,7 +131,7 @@ def _marked(line: str) -> None:
 
 def _observations(traces: list[list[Span]]) -> list[str]:
     """Say what went wrong in the first conversation, read from its stored spans alone."""
-    from llmops_core.render_text import duration_text, visible
+    from llmops_core.render.text import duration_text, visible
 
     spans = [s for trace in traces for s in trace]
     lines = []
@@ -160,7 +160,7 @@ def _observations(traces: list[list[Span]]) -> list[str]:
 
 
 def _stored(stats: dict[str, Any], spans: list[Span], url: str) -> str:
-    from llmops_core.render_text import plural
+    from llmops_core.render.text import plural
 
     counted = stats["spans"]
     text = f"{plural(len(spans), 'span')} stored, {sum(counted['dropped'].values())} dropped"

@@ -121,7 +121,7 @@ def _environment() -> dict[str, Any]:
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     from llmops_core.cli.console import wire
-    from llmops_core.render_text import visible
+    from llmops_core.render.text import visible
 
     yield f"python      {report['python']['version']} on {report['python']['platform']}"
     for name, version in report["packages"].items():
@@ -151,7 +151,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _journal_line(writer: dict[str, Any]) -> str:
-    from llmops_core.render_text import plural, visible
+    from llmops_core.render.text import plural, visible
 
     pending = writer["pending_spans"]
     parts = [

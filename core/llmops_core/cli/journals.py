@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from llmops_core.journal_format import Damage, Range, read_records, segments
+from llmops_core.journal.format import Damage, Range, read_records, segments
 
 __all__ = ["JournalState", "journal_root", "journal_states"]
 

@@ -195,7 +195,7 @@ def _table(table: pa.Table) -> Any:
 
 def _cell(name: str, value: Any) -> str:
     from llmops_core.cli.console import wire
-    from llmops_core.render_text import clipped
+    from llmops_core.render.text import clipped
 
     if value is None:
         return ""

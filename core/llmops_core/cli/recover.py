@@ -9,7 +9,7 @@ import typer
 from llmops_core.cli.options import JsonOption, StorageOption
 
 if TYPE_CHECKING:
-    from llmops_core.recovery import RecoveryReport
+    from llmops_core.journal.recovery import RecoveryReport
 
 __all__ = ["recover"]
 
@@ -22,7 +22,7 @@ def recover(storage: StorageOption = None, as_json: JsonOption = False) -> None:
 
     from llmops_core.cli.console import masked, print_json
     from llmops_core.config import storage_url
-    from llmops_core.render_text import visible
+    from llmops_core.render.text import visible
 
     url = storage or storage_url()
     report = asyncio.run(_recover(url))
@@ -37,11 +37,11 @@ def recover(storage: StorageOption = None, as_json: JsonOption = False) -> None:
 
 async def _recover(url: str) -> RecoveryReport:
     from llmops_core.cli.console import check_written
+    from llmops_core.journal.recovery import RecoveryReport
+    from llmops_core.journal.recovery import recover as recover_journals
     from llmops_core.parts import make_storage, storage_name
     from llmops_core.pipeline import journal_root_of
     from llmops_core.plugins import PluginHost
-    from llmops_core.recovery import RecoveryReport
-    from llmops_core.recovery import recover as recover_journals
 
     check_written(url)
     storage = make_storage(PluginHost(), url)
@@ -56,7 +56,7 @@ async def _recover(url: str) -> RecoveryReport:
 
 
 def _lines(report: RecoveryReport) -> list[str]:
-    from llmops_core.render_text import plural
+    from llmops_core.render.text import plural
 
     stored = f"{plural(report.spans, 'span')} of {plural(report.writers, 'dead writer')}"
     lines = [f"Stored {stored}."]

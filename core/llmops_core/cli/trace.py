@@ -26,7 +26,7 @@ def trace(
 ) -> None:
     """Show one trace as a tree: who did what, when, and how it ended."""
     from llmops_core.cli.console import console, print_json, print_lines, reading
-    from llmops_core.render import trace_lines
+    from llmops_core.render.trace import trace_lines
 
     with reading(storage) as reader:
         spans = reader.trace(find_trace(reader, trace_id))

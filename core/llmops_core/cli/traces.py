@@ -169,7 +169,7 @@ def _table(rows: Sequence[dict[str, Any]], width: int) -> Table:
 def _cells(row: dict[str, Any], short_id: str) -> list[Text]:
     from rich.text import Text
 
-    from llmops_core.render_text import clipped, duration_text, kind_style, outcome_text
+    from llmops_core.render.text import clipped, duration_text, kind_style, outcome_text
 
     label = Text().append(f"{clipped(row['kind'], 12)} ", style=kind_style(row["kind"]))
     used = [int(row[f"{side}_tokens"] or 0) for side in ("input", "output")]

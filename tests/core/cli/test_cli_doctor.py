@@ -15,7 +15,7 @@ import pytest
 
 from llmops_core import Span
 from llmops_core.cli.console import masked
-from llmops_core.journal import Journal
+from llmops_core.journal.writer import Journal
 
 Call = Callable[..., Any]
 

@@ -13,15 +13,15 @@ from typing import Any, Final
 import msgspec
 
 from llmops_core.errors import ConfigError
-from llmops_core.freeze_messages import (
+from llmops_core.freeze.messages import (
     FrozenBytes,
     FrozenMessage,
     FrozenToolCall,
     MessageCache,
 )
-from llmops_core.freeze_types import know, make_plan
-from llmops_core.freeze_walk import HEADS_BYTES, Walk, copy_value
-from llmops_core.type_names import Fields, Message
+from llmops_core.freeze.type_names import Fields, Message
+from llmops_core.freeze.types import know, make_plan
+from llmops_core.freeze.walk import HEADS_BYTES, Walk, copy_value
 
 __all__ = [
     "Fields",

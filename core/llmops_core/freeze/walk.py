@@ -2,7 +2,7 @@
 
 Runs on the host's thread, so every line here is paid by the user's program. Exact builtins are told
 by ``type(value) is ...`` and everything else goes to a plan made once for each class
-(:mod:`llmops_core.freeze_types`). Nothing here calls a method that a user can define.
+(:mod:`llmops_core.freeze.types`). Nothing here calls a method that a user can define.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from llmops_core.type_names import type_name
+from llmops_core.freeze.type_names import type_name
 
 __all__ = [
     "CYCLE",

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from llmops_core.batch import SpanBatch
+from llmops_core.delivery.lane import Lane
 from llmops_core.failures import Failures
-from llmops_core.lane import Lane
 from llmops_core.protocols import Collector
 from llmops_core.schema import COLUMNS
 from llmops_core.span import Span

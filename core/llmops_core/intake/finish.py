@@ -10,8 +10,8 @@ import hmac
 from collections.abc import Callable
 from typing import Any, Final
 
-from llmops_core.content import encode_content, sanitize_text
-from llmops_core.freeze import Frozen
+from llmops_core.freeze.content import encode_content, sanitize_text
+from llmops_core.freeze.freezer import Frozen
 from llmops_core.schema import COLUMNS
 from llmops_core.span import KINDS, OUTCOMES, Span
 

@@ -18,8 +18,7 @@ from typing import Final
 import msgspec
 
 from llmops_core.batch import SpanBatch
-from llmops_core.journal import remove_folder
-from llmops_core.journal_format import (
+from llmops_core.journal.format import (
     Damage,
     Range,
     encode_range,
@@ -28,6 +27,7 @@ from llmops_core.journal_format import (
     read_records,
     segments,
 )
+from llmops_core.journal.writer import remove_folder
 from llmops_core.span import Span
 
 __all__ = ["RecoveryReport", "recover", "writers"]

@@ -11,15 +11,15 @@ from typing import Final
 
 import msgspec
 
-from llmops_core.delivery import Delivery
+from llmops_core.delivery.flushing import FlushMark
+from llmops_core.delivery.storing import StoreWorker
+from llmops_core.delivery.thread import Delivery
 from llmops_core.failures import Failures
-from llmops_core.finish import Finisher
-from llmops_core.flushing import FlushMark
-from llmops_core.journal import Journal
-from llmops_core.queue import CONTROL, HostEvent, IntakeQueue
+from llmops_core.intake.finish import Finisher
+from llmops_core.intake.queue import CONTROL, HostEvent, IntakeQueue
+from llmops_core.intake.tracer import Tracer
+from llmops_core.journal.writer import Journal
 from llmops_core.span import Span
-from llmops_core.storing import StoreWorker
-from llmops_core.tracer import Tracer
 
 __all__ = ["INTAKE_STAGE", "Intake"]
 

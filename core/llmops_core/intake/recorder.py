@@ -12,8 +12,8 @@ from typing import Any
 
 from llmops_core.clock import Clock
 from llmops_core.failures import Failures
-from llmops_core.freeze import Freezer, Frozen
-from llmops_core.queue import END, EVENT_BYTES, MARK, POINT, START, IntakeQueue
+from llmops_core.freeze.freezer import Freezer, Frozen
+from llmops_core.intake.queue import END, EVENT_BYTES, MARK, POINT, START, IntakeQueue
 
 __all__ = ["Recorder"]
 

@@ -7,9 +7,9 @@ from threading import Lock
 from typing import Any, Final
 
 from llmops_core.batch import SpanBatch
-from llmops_core.collecting import CUT_OFF_AFTER
+from llmops_core.delivery.collecting import CUT_OFF_AFTER
+from llmops_core.delivery.lane import Lane
 from llmops_core.failures import Failures
-from llmops_core.lane import Lane
 from llmops_core.plugins import PluginHost
 
 __all__ = ["Notifier"]

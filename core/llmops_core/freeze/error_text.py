@@ -9,9 +9,9 @@ from __future__ import annotations
 import types
 from typing import Any, Final
 
-from llmops_core.content import encode_content
-from llmops_core.freeze import Freezer
-from llmops_core.type_names import Fields, layout_of, mro_of, name_of, type_name, vars_of
+from llmops_core.freeze.content import encode_content
+from llmops_core.freeze.freezer import Freezer
+from llmops_core.freeze.type_names import Fields, layout_of, mro_of, name_of, type_name, vars_of
 
 __all__ = ["describe_error"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from llmops_core.journal_format import (
+from llmops_core.journal.format import (
     Damage,
     encode_range,
     encode_spans,

@@ -1,7 +1,7 @@
 """Pairs starts and ends into finished spans. The only place that knows that a span is open.
 
 Runs on the intake thread alone, so it needs no locks. It yields *drafts*: dicts of span fields whose
-``input`` and ``output`` are still frozen values; :mod:`llmops_core.finish` makes them spans.
+``input`` and ``output`` are still frozen values; :mod:`llmops_core.intake.finish` makes them spans.
 
 Parents come from run ids, never from attached context: a handler that serves many concurrent runs
 sees them interleaved on any thread.
@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from llmops_core.clock import Clock
 from llmops_core.config import Settings
-from llmops_core.queue import END, MARK, POINT, START, HostEvent
-from llmops_core.tracer_state import Run, Trace, closing_outcome, nearest_agent
+from llmops_core.intake.queue import END, MARK, POINT, START, HostEvent
+from llmops_core.intake.state import Run, Trace, closing_outcome, nearest_agent
 
 __all__ = ["Draft", "Tracer", "span_id_of"]
 

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from llmops_core.batch import SpanBatch
-from llmops_core.collecting import Collecting
-from llmops_core.exporting import ExportWorker
+from llmops_core.delivery.collecting import Collecting
+from llmops_core.delivery.exporting import ExportWorker
+from llmops_core.delivery.flushing import FlushMark
+from llmops_core.delivery.storing import StoreWorker
 from llmops_core.failures import Failures
-from llmops_core.flushing import FlushMark
-from llmops_core.journal import Journal
+from llmops_core.journal.writer import Journal
 from llmops_core.span import Span
-from llmops_core.storing import StoreWorker
 
 __all__ = ["Delivery"]
 

@@ -14,10 +14,10 @@ from threading import Lock
 from typing import Final
 
 from llmops_core.batch import SpanBatch
+from llmops_core.delivery.flushing import FlushMark
+from llmops_core.delivery.lane import Lane
 from llmops_core.failures import Failures
-from llmops_core.flushing import FlushMark
-from llmops_core.journal import Journal
-from llmops_core.lane import Lane
+from llmops_core.journal.writer import Journal
 from llmops_core.protocols import Storage
 from llmops_core.span import Span
 

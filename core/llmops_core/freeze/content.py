@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from llmops_core.freeze import Freezer, Frozen, FrozenBytes, FrozenMessage, FrozenToolCall
+from llmops_core.freeze.freezer import Freezer, Frozen, FrozenBytes, FrozenMessage, FrozenToolCall
 
 __all__ = ["Content", "encode_content", "sanitize_text"]
 

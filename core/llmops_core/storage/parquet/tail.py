@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from llmops_core.batch import spans_to_arrow
 from llmops_core.capacity import with_capacity
-from llmops_core.journal_format import Damage, Range, read_records, segments
-from llmops_core.parquet_files import RangeFile, day_of
+from llmops_core.journal.format import Damage, Range, read_records, segments
 from llmops_core.schema import arrow_schema
 from llmops_core.span import Span
+from llmops_core.storage.parquet.files import RangeFile, day_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,10 +9,10 @@ from threading import Lock
 from typing import Any, Final
 
 from llmops_core.batch import SpanBatch
-from llmops_core.collecting import CUT_OFF_AFTER
+from llmops_core.delivery.collecting import CUT_OFF_AFTER
+from llmops_core.delivery.flushing import FlushMark
+from llmops_core.delivery.lane import Lane
 from llmops_core.failures import Failures
-from llmops_core.flushing import FlushMark
-from llmops_core.lane import Lane
 from llmops_core.protocols import Exporter
 
 __all__ = ["ExportWorker"]

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from llmops_core.render_text import (
+from llmops_core.render.text import (
     clipped,
     count_text,
     duration_text,
@@ -24,7 +24,7 @@ from llmops_core.render_text import (
     visible,
     wrapped,
 )
-from llmops_core.render_tree import More, Node, tree
+from llmops_core.render.tree import More, Node, tree
 from llmops_core.span import Span
 
 __all__ = ["plain", "trace_lines"]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from threading import Event, RLock
 from typing import Any, Final
 
-from llmops_core.freeze import Frozen
+from llmops_core.freeze.freezer import Frozen
 
 __all__ = ["CONTROL", "END", "EVENT_BYTES", "MARK", "POINT", "START", "HostEvent", "IntakeQueue"]
 

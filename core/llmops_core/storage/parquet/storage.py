@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmops_core.errors import ConfigError, StorageError
 from llmops_core.hookspecs import hookimpl
-from llmops_core.journal_tail import JournalTails
-from llmops_core.parquet_files import (
+from llmops_core.query import SpanQuery
+from llmops_core.query.duckdb_engine import Cancellation, DuckEngine, UnreadableDataError
+from llmops_core.schema import COLUMNS
+from llmops_core.storage.parquet.files import (
     RangeFile,
     day_of,
     file_name,
@@ -30,9 +32,7 @@ from llmops_core.parquet_files import (
     sync_folder,
     temporary_name,
 )
-from llmops_core.query import SpanQuery
-from llmops_core.query.duckdb_engine import Cancellation, DuckEngine, UnreadableDataError
-from llmops_core.schema import COLUMNS
+from llmops_core.storage.parquet.tail import JournalTails
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,10 +18,18 @@ from collections.abc import Callable
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any, Final
 
-from llmops_core import freeze_walk as fw
-from llmops_core.freeze_messages import FrozenBytes, copy_message, message_plan
-from llmops_core.freeze_walk import PLANS, Plan, PlanEntry, Walk
-from llmops_core.type_names import Fields, Message, layout_of, mro_of, name_of, type_name, vars_of
+from llmops_core.freeze import walk as fw
+from llmops_core.freeze.messages import FrozenBytes, copy_message, message_plan
+from llmops_core.freeze.type_names import (
+    Fields,
+    Message,
+    layout_of,
+    mro_of,
+    name_of,
+    type_name,
+    vars_of,
+)
+from llmops_core.freeze.walk import PLANS, Plan, PlanEntry, Walk
 
 __all__ = ["know", "make_plan"]
 
@@ -36,7 +44,7 @@ def know(module: str, qualname: str, reader: Callable[[Any, Fields], Any]) -> No
     """Register how instances of a framework's class, and of its subclasses, are read.
 
     *reader* gets the object and its :class:`Fields`, and returns plain data or a
-    :class:`~llmops_core.type_names.Message`, whose parts are then copied within the budget.
+    :class:`~llmops_core.freeze.type_names.Message`, whose parts are then copied within the budget.
     Called on the host's thread: it must touch the object through its fields alone.
     """
     _KNOWN[module, qualname] = reader

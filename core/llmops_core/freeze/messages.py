@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from llmops_core.freeze_walk import CYCLE, PLANS, TOO_DEEP, PlanEntry, Walk, copy_value, stop
-from llmops_core.type_names import Fields, Message, layout_of, mro_of, type_name
+from llmops_core.freeze.type_names import Fields, Message, layout_of, mro_of, type_name
+from llmops_core.freeze.walk import CYCLE, PLANS, TOO_DEEP, PlanEntry, Walk, copy_value, stop
 
 __all__ = [
     "FrozenBytes",

@@ -1,0 +1,1 @@
+"""Spans drawn for people: a trace as a tree with a waterfall, as text."""
