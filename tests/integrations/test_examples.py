@@ -1,0 +1,45 @@
+"""Every example runs, offline, and shows what it says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+SAYS = {
+    "monitor_a_chain": ["Answer number 0", "'kind': 'tool', 'outcome': 'error', 'count': 1"],
+    "monitor_a_graph": ["Paris.", "workflow editorial desk", "agent writer", "agent reviewer"],
+    "own_collector": ["Why? Why not? 3 {'questions': 2.0}"],
+    "read_back": ["error_rate", "tool reserve error"],
+}
+
+
+def test_every_example_is_listed_and_tested() -> None:
+    files = {path.stem for path in EXAMPLES.glob("*.py")}
+    page = (EXAMPLES / "README.md").read_text()
+    assert files == set(SAYS)
+    assert all(f"{name}.py" in page for name in files)
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    if name.startswith("monitor_a"):
+        pytest.importorskip("langchain_core")
+    if name == "monitor_a_graph":
+        pytest.importorskip("langgraph")
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", str(EXAMPLES / f"{name}.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={k: v for k, v in os.environ.items() if k != "LLMOPS_STORAGE_URL"},
+    )
+    assert done.returncode == 0, done.stderr
+    for text in SAYS[name]:
+        assert text in done.stdout
