@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID, uuid4
 
@@ -11,26 +11,34 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables.config import var_child_runnable_config
 
 from llmops_core import Monitor, Recorder, default_monitor
-from llmops_integrations.langchain import translate, translate_model
+from llmops_integrations.langchain import handoffs, translate, translate_model
 from llmops_integrations.langchain.mapping import (
+    AGENT_RUN,
+    EDGE,
+    IN_AGENT,
+    NAMED,
     NODE,
+    TASK,
     agent_name,
     facts,
     inherited_facts,
     rule_for,
 )
 from llmops_integrations.langchain.reading import count, name_of, text
-from llmops_integrations.langchain.runs import OpenRuns, Run
+from llmops_integrations.langchain.runs import Run, runs_of
 
-__all__ = ["LLMOpsCallbackHandler"]
+__all__ = ["LLMOpsCallbackHandler", "guarded"]
 
 _Method = TypeVar("_Method", bound=Callable[..., None])
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _FALLBACKS: Final = "RunnableWithFallbacks"
+#: How ``create_react_agent`` names its model node and the function in it.
+_PREBUILT_NODE: Final = "agent"
+_PREBUILT_STEP: Final = "call_model"
 
 
-def _guarded(method: _Method) -> _Method:
+def guarded(method: _Method) -> _Method:
     """Let no failure of ours out: LangChain lets a BaseException of a handler end the user's run.
 
     KeyboardInterrupt and CancelledError pass: they are the user's, and merely arrive here.
@@ -71,11 +79,11 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         self.run_inline = inline
         self.monitor = default_monitor() if monitor is None else monitor
         self._recorder: Recorder = self.monitor.recorder
-        self._runs = OpenRuns()
+        self._runs = runs_of(self.monitor)
 
     # ---- chains, graphs, nodes ----
 
-    @_guarded
+    @guarded
     def on_chain_start(
         self,
         serialized: dict[str, Any] | None,
@@ -99,16 +107,22 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
             has_parent=given is not None,
             parent_facts=above,
         )
+        if found & NODE and self._runs.agents and self._runs.is_named_agent(name, given):
+            found |= NAMED
         rule = rule_for(found)
         shown = name or "chain"
-        self._runs.open(key, Run(rule.kind, shown, parent, given, found))
+        run = Run(rule.kind, shown, parent, given, found)
+        self._runs.open(key, run)
         if rule.kind is None:
             self._recorder.skip()
+            if name == _PREBUILT_STEP:
+                self._note_prebuilt_agent(given)
             return
         fields = translate.identity_fields(tags, about, of_node=rule.agent == "node")
         fields["kind"] = rule.kind
         fields["name"] = shown
         fields["framework"] = translate.framework_of(about)
+        run.thread = fields.get("thread_id")
         agent = agent_name(rule, shown, about, found)
         if agent:
             fields["agent"] = agent
@@ -116,14 +130,19 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
             fields["input"] = self._recorder.freeze(inputs)
         self._recorder.start(key, parent, fields, rule.promotable)
 
-    @_guarded
+    @guarded
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         run = self._runs.close(run_id.int)
         if run is not None and run.kind is None:
+            if run.facts & EDGE and run.parent is not None:
+                self._ask(run.parent, handoffs.asked_by_edge(outputs), run)
             return
+        if run is not None and run.facts & (NODE | TASK):
+            self._ask(run_id.int, handoffs.asked_by_outputs(outputs), run)
         outcome = translate.chain_outcome(outputs)
         if run is not None and run.interrupted:
             outcome = "interrupted"
+            outputs = translate.with_questions(outputs, run.asked)
         fields: dict[str, Any] = {"outcome": outcome, "output": self._recorder.freeze(outputs)}
         # A streamed chain starts with a placeholder and tells its input when it ends.
         inputs = kwargs.get("inputs")
@@ -131,12 +150,14 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
             fields["input"] = self._recorder.freeze(inputs)
         self._end(run_id, run, fields, "chain", kwargs)
 
-    @_guarded
+    @guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = self._runs.close(run_id.int)
         if run is not None and run.kind is None:
             return
         fields = translate.error_fields(error)
+        if run is not None and fields["outcome"] == "handed_off":
+            self._ask(run_id.int, handoffs.asked_by_error(error), run)
         if run is not None and run.facts & NODE and fields["outcome"] == "interrupted":
             # The graph around an interrupted node ends normally, and its outputs do not tell.
             graph = self._runs.get(run.given_parent) if run.given_parent is not None else None
@@ -146,7 +167,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
 
     # ---- models ----
 
-    @_guarded
+    @guarded
     def on_chat_model_start(
         self,
         serialized: dict[str, Any] | None,
@@ -162,7 +183,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         fields = translate_model.model_start_fields(serialized, about, kwargs)
         self._start(run_id, parent_run_id, fields, _lone(messages), tags, about)
 
-    @_guarded
+    @guarded
     def on_llm_start(
         self,
         serialized: dict[str, Any] | None,
@@ -178,7 +199,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         fields = translate_model.model_start_fields(serialized, about, kwargs)
         self._start(run_id, parent_run_id, fields, _lone(prompts), tags, about)
 
-    @_guarded
+    @guarded
     def on_llm_new_token(
         self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
     ) -> None:
@@ -188,7 +209,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         run.streamed = True
         self._recorder.mark(run_id.int)
 
-    @_guarded
+    @guarded
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         run = self._runs.get(run_id.int)
         if run is None or run.streamed or type(event) is not dict:
@@ -197,7 +218,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
             run.streamed = True
             self._recorder.mark(run_id.int)
 
-    @_guarded
+    @guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
         run = self._runs.close(run_id.int)
         fields = translate_model.model_end_fields(response)
@@ -207,7 +228,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
             fields["model"] = translate_model.response_model(response)
         self._end(run_id, run, fields, "llm", kwargs)
 
-    @_guarded
+    @guarded
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = self._runs.close(run_id.int)
         fields = translate.error_fields(error)
@@ -219,7 +240,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
 
     # ---- tools ----
 
-    @_guarded
+    @guarded
     def on_tool_start(
         self,
         serialized: dict[str, Any] | None,
@@ -235,22 +256,25 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         fields = translate.tool_start_fields(serialized, kwargs)
         content = input_str if inputs is None else inputs
         self._start(run_id, parent_run_id, fields, content, tags, metadata or _NOTHING)
+        asked = handoffs.asked_by_tool(metadata or _NOTHING, inputs)
+        if asked is not None:
+            self._ask(run_id.int, (asked,), None, fields.get("tool_call_id"))
 
-    @_guarded
+    @guarded
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         run = self._runs.close(run_id.int)
         fields = translate.tool_end_fields(output)
         fields["output"] = self._recorder.freeze(translate.content_of_tool_output(output))
         self._end(run_id, run, fields, "tool", kwargs)
 
-    @_guarded
+    @guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = self._runs.close(run_id.int)
         self._end(run_id, run, translate.error_fields(error), "tool", kwargs)
 
     # ---- retrievers ----
 
-    @_guarded
+    @guarded
     def on_retriever_start(
         self,
         serialized: dict[str, Any] | None,
@@ -267,27 +291,27 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         fields = {"kind": "retriever", "name": name}
         self._start(run_id, parent_run_id, fields, query, tags, about)
 
-    @_guarded
+    @guarded
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
         run = self._runs.close(run_id.int)
         fields = {"outcome": "ok", "output": self._recorder.freeze(documents)}
         self._end(run_id, run, fields, "retriever", kwargs)
 
-    @_guarded
+    @guarded
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = self._runs.close(run_id.int)
         self._end(run_id, run, translate.error_fields(error), "retriever", kwargs)
 
     # ---- events ----
 
-    @_guarded
+    @guarded
     def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
         fields = translate.identity_fields(kwargs.get("tags"), kwargs.get("metadata") or _NOTHING)
         fields["name"] = text(name) or "event"
         fields["input"] = self._recorder.freeze(data)
         self._point(run_id, fields)
 
-    @_guarded
+    @guarded
     def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:
         fields: dict[str, Any] = {"name": "retry"}
         attempt = count(getattr(retry_state, "attempt_number", None))
@@ -332,6 +356,8 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         """End a run. One whose start never came still says what it was (langchain issue 39633)."""
         if run is not None:
             fields["kind"], fields["name"] = run.kind, run.name
+            if run.extra:
+                fields.update(run.extra)
             self._recorder.end(run_id.int, run.parent, fields)
             return
         fields["kind"] = kind
@@ -339,6 +365,43 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         fields["framework"] = "langchain"
         _, parent, _ = self._parent(extra.get("parent_run_id"))
         self._recorder.end(run_id.int, parent, fields)
+
+    def _ask(
+        self,
+        run_id: int,
+        asked: Iterable[handoffs.Asked],
+        run: Run | None,
+        tool_call_id: str | None = None,
+    ) -> None:
+        """Record requests for a handoff. What moves inside an agent's own graph is none."""
+        for request in asked:
+            if run is not None and run.facts & IN_AGENT and request.mechanism == "send":
+                continue
+            fields: dict[str, Any] = {
+                "target_agent": request.target,
+                "handoff_mechanism": request.mechanism,
+                "framework": "langgraph",
+            }
+            if request.passed is not None:
+                fields["input"] = self._recorder.freeze(request.passed)
+            if tool_call_id is not None:
+                fields["tool_call_id"] = tool_call_id
+            self._recorder.handoff(run_id, fields)
+
+    def _note_prebuilt_agent(self, node_id: int | None) -> None:
+        """A node ``agent`` that runs ``call_model`` is the inside of a prebuilt agent's graph.
+
+        Nothing tells so before: the graph has been recorded as a chain or a workflow by then.
+        """
+        node = self._runs.get(node_id) if node_id is not None else None
+        if node is None or not node.facts & NODE or node.name != _PREBUILT_NODE:
+            return
+        graph = self._runs.get(node.given_parent) if node.given_parent is not None else None
+        if graph is None or graph.facts & AGENT_RUN or node.given_parent is None:
+            return
+        graph.facts |= AGENT_RUN
+        graph.kind = "agent"
+        self._recorder.promote(node.given_parent)
 
     def _point(self, run_id: UUID, fields: dict[str, Any]) -> None:
         run = self._runs.get(run_id.int)

@@ -17,6 +17,7 @@ __all__ = [
     "FACTS",
     "HIDDEN",
     "IN_AGENT",
+    "NAMED",
     "NODE",
     "PLUMBING",
     "ROOT",
@@ -47,6 +48,8 @@ EDGE: Final = 32
 PLUMBING: Final = 64
 #: A node inside a ``create_agent`` graph.
 IN_AGENT: Final = 128
+#: A node that the user named as an agent.
+NAMED: Final = 256
 
 FACTS: Final[Mapping[str, int]] = {
     "root": ROOT,
@@ -57,6 +60,7 @@ FACTS: Final[Mapping[str, int]] = {
     "edge": EDGE,
     "plumbing": PLUMBING,
     "in agent": IN_AGENT,
+    "named agent": NAMED,
 }
 
 
@@ -79,6 +83,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(ROOT | AGENT_RUN, "agent", agent="itself"),
     Rule(ROOT, "workflow"),
     Rule(HIDDEN, None),
+    Rule(NAMED, "agent", agent="itself"),
     Rule(NODE | IN_AGENT, "task", agent="node"),
     Rule(NODE, "task", promotable=True, agent="node"),
     Rule(TASK, "task", promotable=True, agent="node"),

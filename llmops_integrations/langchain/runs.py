@@ -7,9 +7,11 @@ never ends, so the table is bounded: past :data:`MAX_RUNS` the oldest run is for
 
 from __future__ import annotations
 
-from typing import Final
+import threading
+import weakref
+from typing import Any, Final
 
-__all__ = ["MAX_RUNS", "OpenRuns", "Run"]
+__all__ = ["MAX_RUNS", "OpenRuns", "Run", "runs_of"]
 
 MAX_RUNS: Final = 20_000
 
@@ -18,6 +20,8 @@ class Run:
     """One open run. ``kind`` None: it is not stored, and its children get its ``parent``."""
 
     __slots__ = (
+        "asked",
+        "extra",
         "facts",
         "given_parent",
         "interrupted",
@@ -26,6 +30,7 @@ class Run:
         "name",
         "parent",
         "streamed",
+        "thread",
     )
 
     def __init__(
@@ -44,6 +49,10 @@ class Run:
         self.interrupted = False
         self.model_known = False
         self.streamed = False
+        #: The checkpointer's thread, what a graph asks a human, and fields that its end brings.
+        self.thread: str | None = None
+        self.asked: tuple[Any, ...] = ()
+        self.extra: dict[str, Any] | None = None
 
 
 class OpenRuns:
@@ -53,6 +62,9 @@ class OpenRuns:
         self._runs: dict[int, Run] = {}
         self._limit = limit
         self.get = self._runs.get
+        #: Nodes that were named as agents, and by which graphs.
+        self.agents: dict[str, frozenset[str]] = {}
+        self.graphs: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -70,3 +82,38 @@ class OpenRuns:
     def close(self, run_id: int) -> Run | None:
         """Forget a run that ends, and return what was known of it."""
         return self._runs.pop(run_id, None)
+
+    def name_agents(self, graph: str, nodes: frozenset[str]) -> None:
+        """Remember a graph's name, and which of its nodes are agents."""
+        self.graphs.add(graph)
+        for node in nodes:
+            self.agents[node] = self.agents.get(node, frozenset()) | {graph}
+
+    def is_named_agent(self, node: str | None, graph_id: int | None) -> bool:
+        """Whether a node was named as an agent by the graph that it runs in.
+
+        A call may give a graph another name (``run_name``): under a name that no graph has, a node
+        is an agent if any graph named it.
+        """
+        graphs = self.agents.get(node) if node is not None else None
+        if not graphs:
+            return False
+        graph = self.get(graph_id) if graph_id is not None else None
+        return graph is None or graph.name in graphs or graph.name not in self.graphs
+
+
+_books: weakref.WeakKeyDictionary[Any, OpenRuns] = weakref.WeakKeyDictionary()
+_books_lock = threading.Lock()
+
+
+def runs_of(monitor: Any) -> OpenRuns:
+    """Return the open runs of a monitor, which all its handlers share.
+
+    Where two handlers of one monitor see the same run, the first start and the first end count; so
+    what one of them learned about a run must be known to the other.
+    """
+    with _books_lock:
+        found = _books.get(monitor)
+        if found is None:
+            found = _books[monitor] = OpenRuns()
+        return found

@@ -27,6 +27,7 @@ __all__ = [
     "retriever_name",
     "tool_end_fields",
     "tool_start_fields",
+    "with_questions",
 ]
 
 MAX_ATTRIBUTES: Final = 32
@@ -217,6 +218,14 @@ def retriever_name(
 def chain_outcome(outputs: object) -> str:
     """Return a chain's outcome: a graph that waits for a human ends normally."""
     return "interrupted" if type(outputs) is dict and "__interrupt__" in outputs else "ok"
+
+
+def with_questions(outputs: object, asked: tuple[Any, ...]) -> object:
+    """Return a paused graph's output with what it asks, first, as its caller got it."""
+    if not asked or (type(outputs) is dict and "__interrupt__" in outputs):
+        return outputs
+    rest = outputs if type(outputs) is dict else {} if outputs is None else {"output": outputs}
+    return {"__interrupt__": list(asked), **rest}
 
 
 def is_placeholder(inputs: object) -> bool:

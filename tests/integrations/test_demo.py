@@ -60,10 +60,12 @@ def test_one_customer_of_one_specialist_is_one_trace(talks: list[list[Span]]) ->
         "workflow support-desk ok",
         "  agent router ok",
         "    llm scripted-1 ok",
+        "  handoff router → shipping handed_off",
         "  agent shipping ok",
         "    llm scripted-1 ok",
         "    tool track_parcel ok",
         "    llm scripted-1 ok",
+        "  handoff shipping → reviewer handed_off",
         "  agent reviewer ok",
         "    llm scripted-1 ok",
     ]
@@ -76,15 +78,18 @@ def test_a_refund_waits_for_a_human_and_is_resumed_in_a_second_trace(
         "workflow support-desk interrupted",
         "  agent router ok",
         "    llm scripted-1 ok",
+        "  handoff router → billing handed_off",
         "  agent billing ok",
         "    llm scripted-1 ok",
         "    chain lookup_order ok",
         "      tool lookup_order error",
         "      tool lookup_order ok #2",
         "    llm scripted-1 ok",
+        "  handoff billing → approve_refund handed_off",
         "  task approve_refund interrupted",
         "workflow support-desk ok",
         "  task approve_refund ok",
+        "  handoff approve_refund → reviewer handed_off",
         "  agent reviewer ok",
         "    llm scripted-1 ok",
     ]
@@ -101,8 +106,27 @@ def test_the_order_number_is_lost_on_the_way_to_shipping_alone(talks: list[list[
     assert any(s.name == "find_orders" for s in talks[0])
 
 
+def test_the_handoff_to_shipping_says_what_went_over_and_what_did_not(
+    talks: list[list[Span]],
+) -> None:
+    (handoff,) = [s for s in talks[0] if s.name == "router → shipping"]
+    assert handoff.handoff_mechanism == "send"
+    assert handoff.handoff_confirmed
+    assert "A-1042" in next(s.output for s in talks[0] if s.name == "router" and s.output)
+    assert "A-1042" not in (handoff.output or "nothing")
+
+
+def test_a_handoff_that_waits_for_the_human_is_not_confirmed_before(
+    talks: list[list[Span]],
+) -> None:
+    dropped = [s for s in talks[0] if s.kind == "handoff" and not s.handoff_confirmed]
+    assert [s.name for s in dropped] == ["shipping → reviewer"]
+
+
 def test_specialists_work_at_the_same_time(talks: list[list[Span]]) -> None:
-    first, second = (s for s in talks[0] if s.name in ("billing", "shipping"))
+    first, second = (
+        s for s in talks[0] if s.kind == "agent" and s.name in ("billing", "shipping")
+    )
     assert first.start_time < second.end_time
     assert second.start_time < first.end_time
 
@@ -116,7 +140,7 @@ def test_the_cost_is_measured_over_both_kinds_of_runs() -> None:
     cost = demo.measure(blocks=1, conversations=1)
     assert cost.alone_ms > 0
     assert cost.monitored_ms > 0
-    assert cost.spans == 21  # the first conversation's two traces
+    assert cost.spans == 26  # the first conversation's two traces
 
 
 def llmops(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -134,7 +158,7 @@ def test_the_command_shows_the_traces_the_faults_the_cost_and_what_to_type_next(
     ran = llmops(tmp_path, "demo", "--no-measure")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "✗ order A-1042 did not reach shipping: not in its first prompt" in ran.stdout
-    assert "44 spans stored, 0 dropped" in ran.stdout
+    assert "54 spans stored, 0 dropped" in ran.stdout
     for command in re.findall(r"^  (llmops .*)$", ran.stdout, re.MULTILINE):
         assert llmops(tmp_path, *shlex.split(command)[1:]).returncode == 0, command
     programs = [

@@ -13,12 +13,25 @@ from typing import Any, Final
 
 from llmops_core.freeze.freezer import Frozen
 
-__all__ = ["CONTROL", "END", "EVENT_BYTES", "MARK", "POINT", "START", "HostEvent", "IntakeQueue"]
+__all__ = [
+    "CONTROL",
+    "END",
+    "EVENT_BYTES",
+    "HANDOFF",
+    "MARK",
+    "POINT",
+    "PROMOTE",
+    "START",
+    "HostEvent",
+    "IntakeQueue",
+]
 
 START: Final = 0
 END: Final = 1
 MARK: Final = 2
 POINT: Final = 3
+HANDOFF: Final = 5  # a run asks for a handoff
+PROMOTE: Final = 6  # a run turns out to be an agent
 CONTROL: Final = 4  # a flush or a close on its way through; fields hold it, nothing counts it
 
 #: ``(what, run id, parent run id, monotonic ns, wall ns, fields, weight in bytes, promotable)``

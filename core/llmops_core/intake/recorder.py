@@ -13,7 +13,16 @@ from typing import Any
 from llmops_core.clock import Clock
 from llmops_core.failures import Failures
 from llmops_core.freeze.freezer import Freezer, Frozen
-from llmops_core.intake.queue import END, EVENT_BYTES, MARK, POINT, START, IntakeQueue
+from llmops_core.intake.queue import (
+    END,
+    EVENT_BYTES,
+    HANDOFF,
+    MARK,
+    POINT,
+    PROMOTE,
+    START,
+    IntakeQueue,
+)
 
 __all__ = ["Recorder"]
 
@@ -85,6 +94,20 @@ class Recorder:
         self.queue.put(
             (POINT, run_id, parent_run_id, self._monotonic(), self._wall(), fields, weight, False)
         )
+
+    def handoff(self, run_id: int, fields: dict[str, Any]) -> None:
+        """Record that the agent at work in a run asks another one to take over.
+
+        ``fields``: ``target_agent`` and ``handoff_mechanism``; ``input``, what it passes along;
+        ``tool_call_id`` where a tool asks. The target's start confirms it.
+        """
+        content = fields.get("input")
+        weight = EVENT_BYTES + content.weight if type(content) is Frozen else EVENT_BYTES
+        self.queue.put((HANDOFF, run_id, None, self._monotonic(), 0, fields, weight, False))
+
+    def promote(self, run_id: int) -> None:
+        """Record that a run that is open turns out to be an agent's."""
+        self.queue.put((PROMOTE, run_id, None, self._monotonic(), 0, {}, EVENT_BYTES, False))
 
     def skip(self) -> None:
         """Count a run that the span mapping does not store."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmops_core.freeze.freezer import Frozen
+
+if TYPE_CHECKING:
+    from llmops_core.intake.handoffs import Request
 
 __all__ = ["Run", "Trace", "closing_outcome", "nearest_agent"]
 
@@ -13,6 +19,8 @@ class Trace:
     __slots__ = (
         "awaited",
         "ended",
+        "handoff_count",
+        "handoffs",
         "held",
         "last_ns",
         "mono_ns",
@@ -38,6 +46,8 @@ class Trace:
         self.ended = False
         self.awaited: int | None = None
         self.since_ns = mono_ns
+        self.handoffs: list[Request] = []
+        self.handoff_count = 0
         self.held: list[tuple[dict[str, Any], Run]] = []
 
     def wall_us(self, mono_ns: int) -> int:
@@ -50,11 +60,19 @@ class Run:
 
     __slots__ = (
         "awaited_parent",
+        "called_by",
         "closed_by_us",
+        "confirmed",
+        "end_ns",
+        "ended_agents",
         "fields",
+        "first_llm_input",
         "first_token_ns",
         "has_agent",
+        "inner_agent",
         "kind",
+        "last_llm_input",
+        "last_llm_output",
         "open_streams",
         "outcome",
         "parent",
@@ -87,6 +105,25 @@ class Run:
         self.open_streams = 0
         self.outcome: str | None = None
         self.closed_by_us = False
+        self.end_ns = 0
+        # What handoffs need to know; tuples until somebody has something to remember.
+        self.inner_agent: str | None = None
+        self.first_llm_input: Frozen | None = None
+        self.last_llm_input: Frozen | None = None
+        self.last_llm_output: Frozen | None = None
+        self.confirmed: Sequence[Request] = ()
+        self.ended_agents: Sequence[Run] = ()
+        self.called_by: frozenset[str] = frozenset()
+
+    @property
+    def given(self) -> Frozen | None:
+        """The run's own input, while it is open."""
+        given = self.fields.get("input")
+        return given if type(given) is Frozen else None
+
+    def forget_content(self) -> None:
+        """Let go of the texts that only handoffs need."""
+        self.first_llm_input = self.last_llm_input = self.last_llm_output = None
 
 
 def nearest_agent(run: Run, *, including: bool = False) -> tuple[str | None, str | None]:

@@ -10,12 +10,15 @@ sees them interleaved on any thread.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any, Final
 
 from llmops_core.clock import Clock
 from llmops_core.config import Settings
-from llmops_core.intake.queue import END, MARK, POINT, START, HostEvent
+from llmops_core.freeze.freezer import Frozen
+from llmops_core.intake.handoffs import Handoffs, is_agent
+from llmops_core.intake.queue import END, HANDOFF, MARK, POINT, PROMOTE, START, HostEvent
 from llmops_core.intake.state import Run, Trace, closing_outcome, nearest_agent
 
 __all__ = ["Draft", "Tracer", "span_id_of"]
@@ -56,6 +59,7 @@ class Tracer:
         self._over_limit: dict[int, Trace] = {}
         self._lingering: set[Trace] = set()
         self._idle_checked_ns = 0
+        self._handoffs = Handoffs(self._emit_handoff)
 
     @property
     def open_count(self) -> int:
@@ -78,6 +82,10 @@ class Tracer:
             self._mark(event)
         elif what == POINT:
             self._point(event)
+        elif what == HANDOFF:
+            self._handoff(event)
+        elif what == PROMOTE:
+            self._turn_into_agent(event)
 
     # ---- starts ----
 
@@ -102,16 +110,29 @@ class Tracer:
             self._release(adopted, run)
         self._open[run_id] = run
         trace.open[run_id] = run
+        self._tell_agents(run)
+        self._settle(run)
+        return run
+
+    def _tell_agents(self, run: Run) -> None:
+        """Let a start have its say in who is an agent, and in what was handed over."""
+        if run.parent is not None and run.parent.kind == "agent":
+            run.promotable = False  # a node of an agent's own graph is not another agent
         if run.kind == "llm":
             self._promote(run)
+            self._note_llm_input(run)
         elif run.kind == "agent":
             self._tell_ancestors_of_agent(run)
-        early = self._early_ends.pop(run_id, None)
+        if run.trace.handoffs:
+            self._handoffs.started(run)
+
+    def _settle(self, run: Run) -> None:
+        """End a run at once if its end came first; make room if too many are open."""
+        early = self._early_ends.pop(run.run_id, None)
         if early is not None:
             self._end(early)
         elif len(self._open) > self.settings.open_spans:
             self._evict_idlest()
-        return run
 
     def _place(self, run: Run, parent_id: int | None, event: HostEvent) -> Trace | None:
         """Find or make the run's trace; None where the trace has all the spans it may have."""
@@ -190,7 +211,62 @@ class Tracer:
             run.promotable = False
             self._tell_ancestors_of_agent(run)
 
+    def _turn_into_agent(self, event: HostEvent) -> None:
+        run = self._open.get(event[1])
+        if run is None or run.kind not in ("chain", "workflow", "task"):
+            return
+        run.kind = "agent"
+        run.promotable = False
+        run.fields["agent"] = run.fields.get("agent") or run.fields.get("name")
+        for child in run.trace.open.values():
+            if child.parent is run:
+                child.promotable = False
+        self._tell_ancestors_of_agent(run)
+
+    def _handoff(self, event: HostEvent) -> None:
+        run = self._open.get(event[1]) or self._ended.get(event[1])
+        if run is None:
+            self._note("handoff_of_unknown_run")
+        elif self._handoffs.request(run, event[5], event[3]):
+            run.trace.last_ns = max(run.trace.last_ns, event[3])
+
+    def _note_llm_input(self, call: Run) -> None:
+        """Tell the agent at work, and the node around it, what its model is given."""
+        given = call.given
+        for run in _workers(call):
+            if run.first_llm_input is None:
+                run.first_llm_input = given
+            run.last_llm_input = given
+
+    def _note_llm_output(self, call: Run, output: Any) -> None:
+        if type(output) is Frozen:
+            for run in _workers(call):
+                run.last_llm_output = output
+
+    def _emit_handoff(self, above: Run, fields: Draft, start_ns: int, end_ns: int) -> None:
+        trace = above.trace
+        trace.handoff_count += 1
+        key = f"handoff {above.span_id} {trace.handoff_count}".encode()
+        agent_span = nearest_agent(above, including=True)[1]
+        draft = {
+            **{name: above.fields.get(name) for name in INHERITED},
+            **fields,
+            "span_id": blake2b(key, digest_size=8).hexdigest(),
+            "trace_id": trace.trace_id,
+            "parent_id": above.span_id,
+            "agent_span_id": agent_span,
+            "start_time": trace.wall_us(start_ns),
+            "end_time": trace.wall_us(end_ns),
+            "duration_ms": (end_ns - start_ns) / NS_PER_MS,
+        }
+        self._emit(above, draft)
+
     def _tell_ancestors_of_agent(self, run: Run) -> None:
+        name = run.fields.get("agent") or run.fields.get("name")
+        around = run.parent
+        while around is not None and around.kind in ("task", "chain"):
+            around.inner_agent = around.inner_agent or name
+            around = around.parent
         above = run.parent
         while above is not None and not above.has_agent:
             above.has_agent = True
@@ -276,9 +352,18 @@ class Tracer:
                 above = above.parent
         draft = self._draft(run, mono, fields, outcome)
         run.outcome = outcome
+        run.end_ns = mono
+        if run.kind == "llm":
+            self._note_llm_output(run, fields.get("output"))
+        elif run.kind in ("task", "agent"):
+            self._handoffs.ended(run)
+        for agent in run.ended_agents:
+            agent.forget_content()
+        run.ended_agents = ()
         self._remember(run)
         self._emit(run, draft)
         if trace.root is run:
+            self._handoffs.root_ended(trace, mono)
             trace.ended = True
             if trace.open:
                 self._lingering.add(trace)
@@ -288,6 +373,8 @@ class Tracer:
     def _draft(self, run: Run, mono: int, fields: dict[str, Any], outcome: str) -> Draft:
         trace = run.trace
         draft = {**run.fields, **fields}
+        if run.fields.get("attributes") and fields.get("attributes"):
+            draft["attributes"] = {**run.fields["attributes"], **fields["attributes"]}
         draft["kind"] = run.kind
         draft["outcome"] = outcome
         draft["span_id"] = run.span_id
@@ -326,7 +413,11 @@ class Tracer:
         run.fields = {name: run.fields.get(name) for name in INHERITED} | {
             "agent": run.fields.get("agent"),
             "name": run.fields.get("name"),
+            "step": run.fields.get("step"),
+            "framework": run.fields.get("framework"),
         }
+        if run.parent is None or not is_agent(run):
+            run.forget_content()
         self._ended[run.run_id] = run
         self._ended.move_to_end(run.run_id)
         while len(self._ended) > MAX_ENDED:
@@ -395,3 +486,15 @@ class Tracer:
 
     def _note(self, what: str) -> None:
         self.notes[what] = self.notes.get(what, 0) + 1
+
+
+def _workers(call: Run) -> Iterator[Run]:
+    """Yield the agent that makes a call, and the nodes around it; an outer agent's call is not it."""
+    above, found = call.parent, False
+    while above is not None:
+        if above.kind == "agent" and not found:
+            found = True
+        elif above.kind not in ("task", "chain"):
+            return
+        yield above
+        above = above.parent

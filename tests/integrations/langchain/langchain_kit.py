@@ -171,6 +171,12 @@ class FakeRecorder:
     def point(self, run_id, parent_run_id, fields):
         self.events.append(("point", run_id, parent_run_id, fields))
 
+    def handoff(self, run_id, fields):
+        self.events.append(("handoff", run_id, None, fields))
+
+    def promote(self, run_id):
+        self.events.append(("promote", run_id, None, {}))
+
     def skip(self):
         with self._lock:
             self.skipped += 1

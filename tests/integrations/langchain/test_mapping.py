@@ -52,12 +52,12 @@ def test_every_rule_can_be_reached_and_names_a_kind():
 
 
 def test_any_set_of_facts_has_a_rule():
-    for found in range(256):
+    for found in range(512):
         assert rule_for(found) in RULES
 
 
 def test_a_root_is_always_stored():
-    for found in range(256):
+    for found in range(512):
         assert rule_for(found | ROOT).kind is not None
 
 
@@ -177,4 +177,5 @@ def test_facts_have_names():
         "edge": EDGE,
         "plumbing": PLUMBING,
         "in agent": IN_AGENT,
+        "named agent": mapping.NAMED,
     }

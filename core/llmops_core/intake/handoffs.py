@@ -1,0 +1,265 @@
+"""Handoffs: from a request, an edge or a call, to one span that says what went over.
+
+A *request* is explicit (a command, a transfer tool, a send) and is confirmed by the start of its
+target; one that nobody answers is stored when its root ends, unconfirmed: an intended handoff that
+never happened is worth knowing. An *edge* between two agents, an agent that runs inside a tool, and
+the return to an agent that had handed off are inferred. Runs on the intake thread, for the tracer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from llmops_core.freeze.freezer import Frozen
+from llmops_core.freeze.messages import FrozenMessage
+from llmops_core.intake.state import Run, Trace, nearest_agent
+
+__all__ = ["Handoffs", "Request"]
+
+#: Requests of one trace that may wait at once; more are a runaway, and are counted by the tracer.
+MAX_PENDING: Final = 1_000
+#: Ended agents that a run remembers as possible sources of an edge.
+MAX_ENDED_AGENTS: Final = 32
+#: What the prebuilt handoff tools say by themselves: nobody's words, so never part of a payload.
+_SYNTHETIC: Final = ("Successfully transferred to ", "Successfully transferred back to ")
+_SYNTHETIC_BACK: Final = "Transferring back to "
+
+Emit = Callable[[Run, dict[str, Any], int, int], None]
+
+
+class Request:
+    """A handoff on its way: who asked whom, when, and with what."""
+
+    __slots__ = (
+        "above",
+        "carried",
+        "fields",
+        "held",
+        "mechanism",
+        "source",
+        "start_ns",
+        "target",
+        "target_name",
+    )
+
+    def __init__(self, source: Run, target_name: str, mechanism: str, start_ns: int) -> None:
+        self.source = source
+        self.target_name = target_name
+        self.mechanism = mechanism
+        self.start_ns = start_ns
+        self.fields: dict[str, Any] = {}
+        #: What the source passed, and what its own model had been given.
+        self.carried: Frozen | None = None
+        self.held = source.last_llm_input
+        self.target: Run | None = None
+        self.above = source.parent or source
+
+
+class Handoffs:
+    """The handoffs of every open trace. *emit* is the tracer's: it makes the draft and counts it."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+
+    # ---- requests ----
+
+    def request(self, run: Run, fields: dict[str, Any], now_ns: int) -> bool:
+        """Take a request made within *run*; False if it is no handoff, or already known."""
+        source = outermost(run)
+        target = fields.get("target_agent")
+        mechanism = fields.get("handoff_mechanism") or "command"
+        trace = run.trace
+        if type(target) is not str or not target or target == agent_of(source):
+            return False
+        for known in trace.handoffs:
+            # A transfer tool is seen when it starts, and again when its command is raised: as a
+            # command, or as a send where a model called several at once.
+            same = known.source is source and known.target_name == target and known.target is None
+            if same and known.mechanism == "transfer" and mechanism != "transfer":
+                return False
+        if len(trace.handoffs) >= MAX_PENDING:
+            return False
+        request = Request(source, target, mechanism, now_ns)
+        request.fields = {k: fields[k] for k in ("tool_call_id", "framework") if k in fields}
+        request.carried = carried(source.last_llm_output, fields.get("input"))
+        trace.handoffs.append(request)
+        return True
+
+    def started(self, run: Run) -> None:
+        """Confirm the oldest request that waits for this run."""
+        for request in run.trace.handoffs:
+            if request.target is None and _answers(run, request):
+                request.target = run
+                run.confirmed = (*run.confirmed, request)
+                return
+
+    def root_ended(self, trace: Trace, now_ns: int) -> None:
+        """Store what was asked for and never started."""
+        for request in trace.handoffs:
+            if request.target is None:
+                self._store(request, max(request.start_ns, now_ns), confirmed=False)
+        trace.handoffs = [r for r in trace.handoffs if r.target is not None]
+
+    # ---- ends ----
+
+    def ended(self, run: Run) -> None:
+        """Store the handoffs to a run that has ended, and remember it as a source of edges."""
+        for request in run.confirmed:
+            if request in run.trace.handoffs:
+                run.trace.handoffs.remove(request)
+            self._store(request, run.start_ns, confirmed=True)
+        if run.kind == "agent":
+            self._inside_a_tool(run)
+        if run.kind in ("task", "agent") and is_agent(run) and run.parent is not None:
+            if not run.confirmed:
+                self._edge(run)
+            remembered = (*run.parent.ended_agents, run)
+            for old in remembered[:-MAX_ENDED_AGENTS]:
+                old.forget_content()
+            run.parent.ended_agents = remembered[-MAX_ENDED_AGENTS:]
+        run.confirmed = ()
+
+    def _edge(self, run: Run) -> None:
+        """Infer the edge that led here: from the agent beside it that ended last before it began."""
+        assert run.parent is not None  # noqa: S101 - the caller checked
+        before = [s for s in run.parent.ended_agents if s.end_ns <= run.start_ns]
+        if not before:
+            return
+        source = max(before, key=lambda s: s.end_ns)
+        step, last = run.fields.get("step"), source.fields.get("step")
+        if type(step) is int and type(last) is int and step != last + 1:
+            return  # something that is no agent ran between the two
+        if agent_of(source) == agent_of(run):
+            return
+        back = agent_of(run) in source.called_by
+        request = Request(source, agent_of(run), "return" if back else "edge", source.end_ns)
+        request.carried = carried(source.last_llm_output, None)
+        request.target = run
+        self._store(request, run.start_ns, confirmed=True)
+
+    def _inside_a_tool(self, run: Run) -> None:
+        """An agent that runs inside another one's tool was handed the tool's arguments."""
+        above = run.parent
+        while above is not None and above.kind in ("chain", "task"):
+            above = above.parent
+        if above is None or above.kind != "tool":
+            return
+        caller: Run | None = above.parent
+        while caller is not None and caller.kind != "agent":
+            caller = caller.parent
+        if caller is None:
+            return
+        request = Request(outermost(caller), agent_of(run), "tool", above.start_ns)
+        request.carried = above.given
+        request.held = None
+        request.target = run
+        self._store(request, run.start_ns, confirmed=True)
+
+    def _store(self, request: Request, end_ns: int, *, confirmed: bool) -> None:
+        source, target = request.source, request.target
+        fields: dict[str, Any] = {
+            **request.fields,
+            "kind": "handoff",
+            "agent": agent_of(source),
+            "target_agent": agent_of(target) if target is not None else request.target_name,
+            "handoff_mechanism": request.mechanism,
+            "handoff_confirmed": confirmed,
+            "outcome": "handed_off" if confirmed else "incomplete",
+            "framework": request.fields.get("framework") or source.fields.get("framework"),
+            "input": request.carried,
+        }
+        fields["name"] = f"{fields['agent']} → {fields['target_agent']}"
+        if target is not None:
+            fields["output"] = received(target, request)
+            target.called_by |= {fields["agent"]}
+        self._emit(request.above, fields, request.start_ns, max(end_ns, request.start_ns))
+
+
+# ---- who ----
+
+
+def agent_of(run: Run) -> str:
+    """Return the agent that a run works for: its own, else its name."""
+    return run.fields.get("agent") or run.inner_agent or run.fields.get("name") or "unknown"
+
+
+def is_agent(run: Run) -> bool:
+    """Whether a run is an agent, or the node around one."""
+    return run.kind == "agent" or (run.has_agent and run.inner_agent is not None)
+
+
+def outermost(run: Run) -> Run:
+    """Return the topmost run that works for the same agent: the node around a prebuilt agent.
+
+    The handoff hangs beside it: below the node it would outlive its own parent.
+    """
+    name, _ = nearest_agent(run, including=True)
+    top = run
+    while top.kind not in ("task", "agent") and top.parent is not None:
+        top = top.parent
+    above: Run | None = top
+    while above is not None and above.parent is not None:
+        if above.kind in ("task", "agent") and (name is None or agent_of(above) == name):
+            top = above
+            if name is None:
+                break
+        above = above.parent
+    return top
+
+
+def _answers(run: Run, request: Request) -> bool:
+    if run.kind not in ("task", "agent") or run is request.source:
+        return False
+    if request.target_name not in (run.fields.get("name"), run.fields.get("agent")):
+        return False
+    above: Run | None = request.above
+    while above is not None:
+        if run.parent is above:
+            return True
+        above = above.parent
+    return False
+
+
+# ---- what ----
+
+
+def carried(said: Frozen | None, passed: Any) -> Frozen | None:
+    """Join a source's last output and what it passed along into one frozen value."""
+    given = passed if type(passed) is Frozen and passed.value not in (None, {}, []) else None
+    if given is None or said is None:
+        return given or said
+    return Frozen(
+        {"output": said.value, "passed": given.value},
+        said.truncated or given.truncated,
+        said.cut_bytes + given.cut_bytes,
+        said.weight + given.weight,
+    )
+
+
+def received(target: Run, request: Request) -> Frozen | None:
+    """Return what the target's first model call was given and the source's own was not."""
+    first = target.first_llm_input or target.given
+    if first is None or type(first.value) is not list:
+        return first
+    held = request.held.value if request.held is not None else []
+    known = held if type(held) is list else [held]
+    calls = request.fields.get("tool_call_id")
+    news = [m for m in first.value if m not in known and not _is_synthetic(m, calls)]
+    return Frozen(news, first.truncated, first.cut_bytes, first.weight)
+
+
+def _is_synthetic(message: Any, tool_call_id: str | None) -> bool:
+    """Whether a message is the framework's own: it says that there was a handoff, and no more."""
+    if type(message) is not FrozenMessage:
+        return False
+    content = message.content
+    if message.role == "tool":
+        if tool_call_id is not None and message.tool_call_id == tool_call_id:
+            return True
+        return type(content) is str and content.startswith(_SYNTHETIC)
+    if message.role != "assistant":
+        return False
+    if not content and message.tool_calls:
+        return True  # the call itself: its arguments are in the handoff's input
+    return type(content) is str and content.startswith(_SYNTHETIC_BACK)

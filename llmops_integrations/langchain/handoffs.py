@@ -1,0 +1,84 @@
+"""Who is asked to take over, read off LangGraph's commands, sends and transfer tools. Pure.
+
+The classes are told by name, so that LangGraph stays unimported. What is found here are requests:
+the tracer confirms one by the start of its target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from llmops_integrations.langchain.reading import text
+
+__all__ = ["Asked", "asked_by_edge", "asked_by_error", "asked_by_outputs", "asked_by_tool"]
+
+_MODULE: Final = "langgraph.types"
+_END: Final = "__end__"
+_PARENT: Final = "__parent__"
+#: What prebuilt agents send to their own tool nodes: a tool call, and no handoff.
+_TOOL_CALL: Final = "tool_call_with_context"
+
+
+class Asked(NamedTuple):
+    """One request: the node or agent that is asked, how, and what is passed along."""
+
+    target: str
+    mechanism: str
+    passed: Any = None
+
+
+def asked_by_tool(metadata: Mapping[str, Any], inputs: Any) -> Asked | None:
+    """Return the request that the start of a prebuilt transfer tool stands for."""
+    target = text(metadata.get("__handoff_destination"))
+    return Asked(target, "transfer", inputs or None) if target else None
+
+
+def asked_by_outputs(outputs: Any) -> Iterator[Asked]:
+    """Yield the requests in what a node returned: a command, or a list with commands."""
+    for item in outputs if type(outputs) in (list, tuple) else (outputs,):
+        if _is(item, "Command") and item.graph is None:
+            yield from _of_command(item)
+
+
+def asked_by_error(error: BaseException) -> Iterator[Asked]:
+    """Yield the requests of a command to the parent graph: it leaves the graph as an exception.
+
+    Each graph on the way raises it again, with its own namespace instead of ``__parent__``: only
+    the innermost is the request.
+    """
+    if type(error).__name__ != "ParentCommand" or not error.args:
+        return
+    command = error.args[0]
+    if _is(command, "Command") and command.graph == _PARENT:
+        yield from _of_command(command)
+
+
+def asked_by_edge(outputs: Any) -> Iterator[Asked]:
+    """Yield the sends that a conditional edge returned. Plain names are edges, and inferred."""
+    for item in outputs if type(outputs) in (list, tuple) else (outputs,):
+        if _is(item, "Send"):
+            yield from _of_send(item)
+
+
+def _of_command(command: Any) -> Iterator[Asked]:
+    goto = command.goto
+    for item in goto if type(goto) in (list, tuple) else (goto,):
+        if type(item) is str:
+            if item and item != _END:
+                yield Asked(item, "command", command.update)
+        elif _is(item, "Send"):
+            yield from _of_send(item)
+
+
+def _of_send(send: Any) -> Iterator[Asked]:
+    node, passed = text(send.node), send.arg
+    if type(passed) is dict and passed.get("__type") == _TOOL_CALL:
+        return
+    if node and node != _END:
+        yield Asked(node, "send", passed)
+
+
+def _is(value: Any, name: str) -> bool:
+    kind = type(value)
+    return kind.__name__ == name and kind.__module__ == _MODULE

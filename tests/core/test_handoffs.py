@@ -1,0 +1,279 @@
+"""Handoffs from starts, ends and requests alone: asked, confirmed, dropped, inferred."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmops_core.config import Settings
+from llmops_core.freeze.freezer import Frozen
+from llmops_core.freeze.messages import FrozenMessage
+from llmops_core.intake.queue import END, HANDOFF, PROMOTE, START
+from llmops_core.intake.tracer import Tracer, span_id_of
+
+MS = 1_000_000
+
+
+def frozen(value: Any) -> Frozen:
+    return Frozen(value, False, 0, 0)
+
+
+def message(role: str, content: str, call: str | None = None) -> FrozenMessage:
+    return FrozenMessage(role, content, None, [], call)
+
+
+class Play:
+    """Feeds a tracer, one millisecond apart, and reads its handoffs."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.tracer = Tracer(Settings(), self)
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def wall_ns(self) -> int:
+        return self.now
+
+    def _put(
+        self, what: int, run: int, parent: int | None, fields: dict[str, Any], flag: bool
+    ) -> None:
+        self.now += MS
+        self.tracer.feed((what, run, parent, self.now, self.now, fields, 0, flag))
+
+    def node(self, run: int, name: str, parent: int = 1, step: int = 1, given: Any = None) -> None:
+        """Start a node that becomes an agent when it calls a model."""
+        fields = {"kind": "task", "name": name, "agent": name, "step": step, "input": given}
+        self._put(START, run, parent, fields, True)
+
+    def start(self, run: int, parent: int | None, kind: str, name: str, given: Any = None) -> None:
+        self._put(START, run, parent, {"kind": kind, "name": name, "input": given}, False)
+
+    def model(self, run: int, parent: int, asks: list[Any], says: Any) -> None:
+        self.start(run, parent, "llm", "m", frozen(asks))
+        self.end(run, output=frozen(says))
+
+    def end(self, run: int, **fields: Any) -> None:
+        self._put(END, run, None, fields, False)
+
+    def ask(self, run: int, target: str, how: str = "command", **fields: Any) -> None:
+        asked = {"target_agent": target, "handoff_mechanism": how, **fields}
+        self._put(HANDOFF, run, None, asked, False)
+
+    def promote(self, run: int) -> None:
+        self._put(PROMOTE, run, None, {}, False)
+
+    @property
+    def found(self) -> list[dict[str, Any]]:
+        return [d for d in self.tracer.finished if d["kind"] == "handoff"]
+
+    @property
+    def told(self) -> list[tuple[Any, ...]]:
+        return [
+            (
+                d["agent"],
+                d["target_agent"],
+                d["handoff_mechanism"],
+                d["handoff_confirmed"],
+                d["outcome"],
+            )
+            for d in self.found
+        ]
+
+
+@pytest.fixture
+def play() -> Play:
+    started = Play()
+    started.start(1, None, "workflow", "desk")
+    return started
+
+
+def test_a_request_is_confirmed_by_the_start_of_its_target(play: Play) -> None:
+    play.node(2, "triage")
+    play.ask(2, "billing")
+    asked = play.now
+    play.end(2)
+    play.node(3, "billing")
+    started = play.now
+    play.end(3)
+    play.end(1)
+    (handoff,) = play.found
+    assert play.told == [("triage", "billing", "command", True, "handed_off")]
+    assert handoff["parent_id"] == span_id_of(1), "beside its source, not below it"
+    assert handoff["duration_ms"] == (started - asked) / MS
+    assert handoff["name"] == "triage → billing"
+    assert play.tracer.made == len(play.tracer.finished)
+
+
+def test_a_request_that_nobody_answers_is_stored_when_the_root_ends(play: Play) -> None:
+    play.node(2, "triage")
+    play.ask(2, "billing")
+    play.end(2)
+    play.node(3, "shipping")
+    play.end(3)
+    assert play.found == []
+    play.end(1)
+    assert play.told == [("triage", "billing", "command", False, "incomplete")]
+
+
+def test_two_requests_to_one_name_need_two_starts(play: Play) -> None:
+    play.node(2, "plan")
+    for _ in range(3):
+        play.ask(2, "work", "send")
+    play.end(2)
+    for run in (3, 4):
+        play.node(run, "work")
+        play.end(run)
+    play.end(1)
+    assert [t[3] for t in play.told] == [True, True, False]
+
+
+def test_a_transfer_tool_and_its_own_command_are_one_handoff(play: Play) -> None:
+    play.node(2, "triage")
+    play.ask(2, "billing", "transfer", tool_call_id="c1")
+    play.ask(2, "billing", "command")
+    play.ask(2, "billing", "send")
+    play.end(2, outcome="handed_off")
+    play.node(3, "billing")
+    play.end(3)
+    play.end(1)
+    assert play.told == [("triage", "billing", "transfer", True, "handed_off")]
+
+
+def test_a_request_to_oneself_is_none(play: Play) -> None:
+    play.node(2, "triage")
+    play.ask(2, "triage")
+    play.end(2)
+    play.end(1)
+    assert play.found == []
+
+
+def test_the_handoff_hangs_beside_the_node_around_a_prebuilt_agent(play: Play) -> None:
+    play.node(2, "alice")
+    play.start(3, 2, "agent", "alice")
+    play.start(4, 3, "task", "tools")
+    play.ask(4, "bob", "transfer")
+    for run in (4, 3, 2):
+        play.end(run, outcome="handed_off")
+    play.node(5, "bob")
+    play.start(6, 5, "agent", "bob")
+    for run in (6, 5, 1):
+        play.end(run)
+    assert play.told == [("alice", "bob", "transfer", True, "handed_off")]
+    assert play.found[0]["parent_id"] == span_id_of(1)
+
+
+def test_a_request_to_the_parent_graph_is_answered_there(play: Play) -> None:
+    play.node(2, "outer")
+    play.start(3, 2, "chain", "inner graph")
+    play.node(4, "inner", parent=3)
+    play.ask(4, "elsewhere")
+    for run in (4, 3, 2):
+        play.end(run, outcome="handed_off")
+    play.node(5, "elsewhere")
+    play.end(5)
+    play.end(1)
+    assert [t[:4] for t in play.told] == [("inner", "elsewhere", "command", True)]
+
+
+def test_what_went_over_is_new_to_the_target_and_nobody_elses_words(play: Play) -> None:
+    user, own = message("user", "order A-1042 is late"), message("assistant", "please check A-1042")
+    play.node(2, "triage")
+    play.model(3, 2, [user], own)
+    play.ask(2, "billing", "transfer", tool_call_id="c1", input=frozen({"reason": "late"}))
+    play.end(2)
+    play.node(4, "billing")
+    said = message("tool", "Successfully transferred to billing")
+    back = message("assistant", "Transferring back to supervisor")
+    own_tool = message("tool", "any words of a handoff tool", "c1")
+    note = message("system", "you are billing")
+    play.model(5, 4, [note, user, own, said, back, own_tool], message("assistant", "ok"))
+    play.end(4)
+    play.end(1)
+    (handoff,) = play.found
+    assert handoff["input"].value == {"output": own, "passed": {"reason": "late"}}
+    assert handoff["output"].value == [note, own]
+
+
+def test_an_edge_between_two_agents_is_inferred_once(play: Play) -> None:
+    for run, name in ((2, "writer"), (4, "reviewer")):
+        play.node(run, name, step=run // 2)
+        play.model(run + 1, run, [], message("assistant", name))
+        play.end(run)
+    play.end(1)
+    assert play.told == [("writer", "reviewer", "edge", True, "handed_off")]
+    assert play.found[0]["input"].value == message("assistant", "writer")
+
+
+def test_no_edge_is_inferred_over_a_step_between_or_from_a_node_that_is_no_agent(
+    play: Play,
+) -> None:
+    play.node(2, "writer", step=1)
+    play.model(3, 2, [], "x")
+    play.end(2)
+    play.node(4, "plain", step=2)
+    play.end(4)
+    play.node(5, "reviewer", step=3)
+    play.model(6, 5, [], "y")
+    play.end(5)
+    play.end(1)
+    assert play.found == []
+
+
+def test_an_edge_back_to_who_handed_off_is_a_return(play: Play) -> None:
+    play.node(2, "supervisor", step=1)
+    play.model(3, 2, [], "x")
+    play.ask(2, "worker")
+    play.end(2)
+    play.node(4, "worker", step=2)
+    play.model(5, 4, [], "y")
+    play.end(4)
+    play.node(6, "supervisor", step=3)
+    play.model(7, 6, [], "z")
+    play.end(6)
+    play.end(1)
+    assert [t[:3] for t in play.told] == [
+        ("supervisor", "worker", "command"),
+        ("worker", "supervisor", "return"),
+    ]
+
+
+def test_an_agent_inside_a_tool_was_handed_the_tools_arguments(play: Play) -> None:
+    play.start(2, 1, "agent", "boss")
+    play.start(3, 2, "tool", "ask_math", frozen({"q": "6*7"}))
+    play.start(4, 3, "agent", "mathy")
+    play.model(5, 4, [message("user", "6*7")], "42")
+    for run in (4, 3, 2, 1):
+        play.end(run)
+    assert play.told == [("boss", "mathy", "tool", True, "handed_off")]
+    assert play.found[0]["input"].value == {"q": "6*7"}
+    assert play.found[0]["output"].value == [message("user", "6*7")]
+
+
+def test_a_graph_that_turns_out_to_be_an_agent_is_one_and_its_nodes_are_not(play: Play) -> None:
+    play.start(2, 1, "chain", "supervisor")
+    play.node(3, "agent", parent=2)
+    play.promote(2)
+    play.model(4, 3, [], "x")
+    play.end(3)
+    play.end(2)
+    play.end(1)
+    kinds = {d["name"]: (d["kind"], d["agent"]) for d in play.tracer.finished}
+    assert kinds["supervisor"] == ("agent", "supervisor")
+    assert kinds["agent"][0] == "task"
+
+
+def test_what_handoffs_remember_is_let_go(play: Play) -> None:
+    for run in range(2, 200, 2):
+        play.node(run, f"n{run}", step=run)
+        play.model(run + 1, run, [message("user", "x" * 1000)], "y")
+        play.end(run)
+    play.end(1)
+    remembered = play.tracer._ended.values()
+    assert not any(r.last_llm_input or r.last_llm_output or r.ended_agents for r in remembered)
+
+
+def test_a_request_of_a_run_that_nobody_knows_is_counted(play: Play) -> None:
+    play.ask(99, "billing")
+    assert play.tracer.notes == {"handoff_of_unknown_run": 1}
