@@ -12,6 +12,7 @@ from llmops_core.cli.query import query
 from llmops_core.cli.recover import recover
 from llmops_core.cli.trace import trace
 from llmops_core.cli.traces import traces
+from llmops_core.cli.waiting import waiting
 from llmops_core.errors import LLMOpsError
 
 __all__ = ["app", "run"]
@@ -28,6 +29,7 @@ app.command()(demo)
 app.command()(traces)
 app.command()(trace)
 app.command()(query)
+app.command()(waiting)
 app.command()(doctor)
 app.command()(recover)
 

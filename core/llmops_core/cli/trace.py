@@ -10,6 +10,8 @@ from llmops_core.cli.options import JsonOption, StorageOption
 
 if TYPE_CHECKING:
     from llmops_core import StorageReader
+    from llmops_core.analysis.waiting import Pause
+    from llmops_core.render.trace import Waits
     from llmops_core.span import Span
 
 __all__ = ["find_trace", "span_rows", "trace"]
@@ -30,11 +32,20 @@ def trace(
 
     with reading(storage) as reader:
         spans = reader.trace(find_trace(reader, trace_id))
-        links = _links(reader, spans)
+        pauses = _pauses(reader, spans)
+    links = _links(spans, pauses)
     if as_json:
         print_json({"trace_id": spans[0].trace_id, **links, "spans": span_rows(spans)})
         return
-    print_lines(trace_lines(spans, width=console().width, content=content, max_rows=rows))
+    print_lines(
+        trace_lines(
+            spans,
+            width=console().width,
+            content=content,
+            max_rows=rows,
+            waits=_waits(spans, pauses),
+        )
+    )
     for verb, others in links.items():
         for other in others:
             typer.echo(f"\n{verb.replace('_', ' ')}: llmops trace {other}")
@@ -71,21 +82,33 @@ def find_trace(reader: StorageReader, prefix: str) -> str:
     return str(found[0])
 
 
-def _links(reader: StorageReader, spans: list[Span]) -> dict[str, list[str]]:
-    """Return the traces that an interrupted one went on in, or that a resumed one came from."""
-    waits = sorted({s.wait_key for s in spans if s.wait_key})
-    resumes = sorted({s.resume_key for s in spans if s.resume_key})
-    links = {}
-    for verb, column, keys in (
-        ("resumed_in", "resume_key", waits),
-        ("resumes", "wait_key", resumes),
-    ):
-        if keys:
-            found = reader.query(
-                where=[(column, "in", keys)], group_by=["trace_id"], aggregates=["count"]
-            )
-            links[verb] = found["trace_id"].to_pylist()
-    return links
+def _pauses(reader: StorageReader, spans: list[Span]) -> list[Pause]:
+    """Return the pauses that this trace made, or that it resumed."""
+    from llmops_core.cli.waiting import pauses_in
+
+    keys = sorted({key for s in spans for key in (s.wait_key, s.resume_key) if key})
+    return pauses_in(reader, wait_key=keys) if keys else []
+
+
+def _links(spans: list[Span], pauses: list[Pause]) -> dict[str, list[str]]:
+    """Return the traces that a paused one went on in, and those that a resumed one came from."""
+    here = spans[0].trace_id
+    links = {
+        "resumed_in": [i for p in pauses if p.trace_id == here for i in p.resumed_trace_ids],
+        "resumes": [p.trace_id for p in pauses if here in p.resumed_trace_ids],
+    }
+    found = {verb: list(dict.fromkeys(ids)) for verb, ids in links.items()}
+    return {verb: ids for verb, ids in found.items() if ids}
+
+
+def _waits(spans: list[Span], pauses: list[Pause]) -> Waits:
+    from llmops_core.render.trace import Waits
+
+    here = spans[0].trace_id
+    resumed = [p.waited_ms for p in pauses if p.resumed_trace_ids[:1] == (here,)]
+    own = [p for p in pauses if p.trace_id == here]
+    answered = [p.waited_ms for p in own if all(other.answered for other in own)]
+    return Waits(max(resumed, default=None), max(answered, default=None))
 
 
 def span_rows(spans: list[Span]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from llmops_core.render.text import (
 from llmops_core.render.tree import More, Node, tree
 from llmops_core.span import Span
 
-__all__ = ["plain", "trace_lines"]
+__all__ = ["Waits", "plain", "trace_lines"]
 
 MUTED: Final = "bright_black"
 #: These only hold others: a thin bar, so that the eye finds the work.
@@ -37,6 +37,13 @@ _MIN_NAME, _MIN_BAR, _MAX_BAR, _WIDE = 24, 12, 44, 100
 _MAX_NAME, _MIN_SHORT = 60, 6
 _CONTENT_LINES: Final = 3
 _TOKENS: Final = "tokens in → out"
+
+
+class Waits(NamedTuple):
+    """How long a human took, before this trace resumed, and after it paused; None if unknown."""
+
+    resumed_after_ms: float | None
+    answered_after_ms: float | None
 
 
 class _Columns(NamedTuple):
@@ -63,11 +70,17 @@ def plain(lines: Iterable[Text]) -> str:
 
 
 def trace_lines(
-    spans: Sequence[Span], *, width: int = 100, content: bool = False, max_rows: int = 400
+    spans: Sequence[Span],
+    *,
+    width: int = 100,
+    content: bool = False,
+    max_rows: int = 400,
+    waits: Waits | None = None,
 ) -> list[Text]:
     """Draw the spans of one trace, at most *max_rows* of them, no line wider than *width*.
 
-    With *content*, each span is followed by the beginning of its input and output.
+    With *content*, each span is followed by the beginning of its input and output. *waits* says
+    what other traces tell about waiting for a human.
     """
     if not spans:
         return [Text("no spans", style=MUTED)]
@@ -75,7 +88,10 @@ def trace_lines(
     clock = _Clock(start, max(1, max(s.end_time for s in spans) - start))
     rows = list(tree(spans, max_rows=max_rows))
     columns = _layout(rows, max(width, 40))
-    lines = [*_header(spans, clock, max(width, 40)), _titles(columns, clock)]
+    lines = [
+        *_header(spans, clock, max(width, 40), waits or Waits(None, None)),
+        _titles(columns, clock),
+    ]
     for row in rows:
         if isinstance(row, More):
             lines.append(_more(row, columns))
@@ -85,7 +101,7 @@ def trace_lines(
     return lines
 
 
-def _header(spans: Sequence[Span], clock: _Clock, width: int) -> Iterator[Text]:
+def _header(spans: Sequence[Span], clock: _Clock, width: int, waits: Waits) -> Iterator[Text]:
     root = next((s for s in spans if s.parent_id is None), None)
     first = root or min(spans, key=lambda s: s.start_time)
     started = dt.datetime.fromtimestamp(clock.start / 1_000_000, dt.UTC)
@@ -105,15 +121,26 @@ def _header(spans: Sequence[Span], clock: _Clock, width: int) -> Iterator[Text]:
     if first.session_id:
         facts.append(f"session {clipped(first.session_id, 40)}")
     title = Text().append("trace ", style=MUTED).append(visible(first.trace_id), style="bold")
-    if root is None:
-        title.append("   ○ open: its root has not ended, or was lost", style="yellow")
-    elif root.resume_key:
-        title.append("   ↳ resumed after a human answered", style="yellow")
-    elif root.outcome == "interrupted":
-        title.append("   ◐ waits for a human", style="yellow")
+    for mark in _marks(spans, root, waits):
+        title.append(f"   {mark}", style="yellow")
     yield _cut(title, width)
     yield _cut(Text(" · ".join(facts), style=MUTED), width)
     yield Text()
+
+
+def _marks(spans: Sequence[Span], root: Span | None, waits: Waits) -> Iterator[str]:
+    """What stands beside the trace's id: it is open, was resumed, or waits for a human."""
+    if root is None:
+        yield "○ open: its root has not ended, or was lost"
+    if waits.resumed_after_ms is not None:
+        yield f"↳ resumed after {duration_text(waits.resumed_after_ms)}"
+    elif any(span.resume_key for span in spans):
+        yield "↳ resumed"  # from a checkpoint where nothing stored waited
+    if root is not None and root.outcome == "interrupted":
+        if waits.answered_after_ms is None:
+            yield "◐ waits for a human"
+        else:
+            yield f"◐ waited {duration_text(waits.answered_after_ms)} for a human"
 
 
 def _layout(rows: Sequence[Node | More], width: int) -> _Columns:
