@@ -10,36 +10,30 @@ sees them interleaved on any thread.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from hashlib import blake2b
 from typing import Any, Final
 
 from llmops_core.clock import Clock
 from llmops_core.config import Settings
-from llmops_core.freeze.freezer import Frozen
+from llmops_core.intake import agents
+from llmops_core.intake.drafts import (
+    INHERITED,
+    NS_PER_MS,
+    Draft,
+    draft_of,
+    handoff_draft,
+    span_id_of,
+)
 from llmops_core.intake.handoffs import Handoffs, is_agent
 from llmops_core.intake.queue import END, HANDOFF, MARK, POINT, PROMOTE, START, HostEvent
 from llmops_core.intake.state import Run, Trace, closing_outcome, nearest_agent
 
 __all__ = ["Draft", "Tracer", "span_id_of"]
 
-Draft = dict[str, Any]
-
-NS_PER_MS: Final = 1_000_000
 #: How long an end waits for its start, a child for its parent, and an open child after its root
 #: ended: CrewAI runs listeners in a pool, so arrival order is not event order.
 GRACE_NS: Final = 5_000 * NS_PER_MS
 #: Ended runs that are remembered: for children that start late, and so that twice is once.
 MAX_ENDED: Final = 20_000
-INHERITED: Final = ("session_id", "thread_id", "user_id")
-
-
-def span_id_of(run_id: int, starts: int = 1) -> str:
-    """Return the span id of a run id: the host and another process can compute it too."""
-    key = run_id.to_bytes(16, "big")
-    if starts > 1:
-        key += starts.to_bytes(4, "big")
-    return blake2b(key, digest_size=8).hexdigest()
 
 
 class Tracer:
@@ -85,7 +79,9 @@ class Tracer:
         elif what == HANDOFF:
             self._handoff(event)
         elif what == PROMOTE:
-            self._turn_into_agent(event)
+            run = self._open.get(event[1])
+            if run is not None:
+                agents.promote(run)
 
     # ---- starts ----
 
@@ -110,19 +106,14 @@ class Tracer:
             self._release(adopted, run)
         self._open[run_id] = run
         trace.open[run_id] = run
-        self._tell_agents(run)
+        self._tell(run)
         self._settle(run)
         return run
 
-    def _tell_agents(self, run: Run) -> None:
-        """Let a start have its say in who is an agent, and in what was handed over."""
-        if run.parent is not None and run.parent.kind == "agent":
-            run.promotable = False  # a node of an agent's own graph is not another agent
+    def _tell(self, run: Run) -> None:
+        agents.run_started(run)
         if run.kind == "llm":
-            self._promote(run)
-            self._note_llm_input(run)
-        elif run.kind == "agent":
-            self._tell_ancestors_of_agent(run)
+            agents.model_started(run)
         if run.trace.handoffs:
             self._handoffs.started(run)
 
@@ -201,28 +192,6 @@ class Tracer:
             if run.fields.get(name) is None and parent.fields.get(name) is not None:
                 run.fields[name] = parent.fields[name]
 
-    def _promote(self, call: Run) -> None:
-        """A node that calls a model directly, with no agent inside, is an agent."""
-        run = call.parent
-        while run is not None and run.kind == "chain":
-            run = run.parent
-        if run is not None and run.promotable and not run.has_agent:
-            run.kind = "agent"
-            run.promotable = False
-            self._tell_ancestors_of_agent(run)
-
-    def _turn_into_agent(self, event: HostEvent) -> None:
-        run = self._open.get(event[1])
-        if run is None or run.kind not in ("chain", "workflow", "task"):
-            return
-        run.kind = "agent"
-        run.promotable = False
-        run.fields["agent"] = run.fields.get("agent") or run.fields.get("name")
-        for child in run.trace.open.values():
-            if child.parent is run:
-                child.promotable = False
-        self._tell_ancestors_of_agent(run)
-
     def _handoff(self, event: HostEvent) -> None:
         run = self._open.get(event[1]) or self._ended.get(event[1])
         if run is None:
@@ -230,47 +199,8 @@ class Tracer:
         elif self._handoffs.request(run, event[5], event[3]):
             run.trace.last_ns = max(run.trace.last_ns, event[3])
 
-    def _note_llm_input(self, call: Run) -> None:
-        """Tell the agent at work, and the node around it, what its model is given."""
-        given = call.given
-        for run in _workers(call):
-            if run.first_llm_input is None:
-                run.first_llm_input = given
-            run.last_llm_input = given
-
-    def _note_llm_output(self, call: Run, output: Any) -> None:
-        if type(output) is Frozen:
-            for run in _workers(call):
-                run.last_llm_output = output
-
     def _emit_handoff(self, above: Run, fields: Draft, start_ns: int, end_ns: int) -> None:
-        trace = above.trace
-        trace.handoff_count += 1
-        key = f"handoff {above.span_id} {trace.handoff_count}".encode()
-        agent_span = nearest_agent(above, including=True)[1]
-        draft = {
-            **{name: above.fields.get(name) for name in INHERITED},
-            **fields,
-            "span_id": blake2b(key, digest_size=8).hexdigest(),
-            "trace_id": trace.trace_id,
-            "parent_id": above.span_id,
-            "agent_span_id": agent_span,
-            "start_time": trace.wall_us(start_ns),
-            "end_time": trace.wall_us(end_ns),
-            "duration_ms": (end_ns - start_ns) / NS_PER_MS,
-        }
-        self._emit(above, draft)
-
-    def _tell_ancestors_of_agent(self, run: Run) -> None:
-        name = run.fields.get("agent") or run.fields.get("name")
-        around = run.parent
-        while around is not None and around.kind in ("task", "chain"):
-            around.inner_agent = around.inner_agent or name
-            around = around.parent
-        above = run.parent
-        while above is not None and not above.has_agent:
-            above.has_agent = True
-            above = above.parent
+        self._emit(above, handoff_draft(above, fields, start_ns, end_ns))
 
     def _skip_over_limit(self, run_id: int, trace: Trace) -> None:
         self.made += 1
@@ -350,11 +280,11 @@ class Tracer:
             while above is not None:
                 above.open_streams -= 1
                 above = above.parent
-        draft = self._draft(run, mono, fields, outcome)
+        draft = draft_of(run, mono, fields, outcome)
         run.outcome = outcome
         run.end_ns = mono
         if run.kind == "llm":
-            self._note_llm_output(run, fields.get("output"))
+            agents.model_ended(run, fields.get("output"))
         elif run.kind in ("task", "agent"):
             self._handoffs.ended(run)
         for agent in run.ended_agents:
@@ -369,37 +299,6 @@ class Tracer:
                 self._lingering.add(trace)
         elif not trace.open:
             self._lingering.discard(trace)
-
-    def _draft(self, run: Run, mono: int, fields: dict[str, Any], outcome: str) -> Draft:
-        trace = run.trace
-        draft = {**run.fields, **fields}
-        if run.fields.get("attributes") and fields.get("attributes"):
-            draft["attributes"] = {**run.fields["attributes"], **fields["attributes"]}
-        draft["kind"] = run.kind
-        draft["outcome"] = outcome
-        draft["span_id"] = run.span_id
-        draft["trace_id"] = trace.trace_id
-        if run.parent is not None:
-            draft["parent_id"] = run.parent.span_id
-        elif run.awaited_parent is not None:
-            draft["parent_id"] = span_id_of(run.awaited_parent)
-        else:
-            draft["parent_id"] = None
-        agent, draft["agent_span_id"] = nearest_agent(run)
-        if run.kind == "agent":
-            draft["agent"] = draft.get("agent") or draft.get("name")
-        elif not draft.get("agent"):
-            draft["agent"] = agent
-        start, end = trace.wall_us(run.start_ns), trace.wall_us(max(mono, run.start_ns))
-        draft["start_time"], draft["end_time"] = start, end
-        if run.start_known:
-            draft["duration_ms"] = max(0, mono - run.start_ns) / NS_PER_MS
-            if run.first_token_ns is not None:
-                draft["ttft_ms"] = max(0, run.first_token_ns - run.start_ns) / NS_PER_MS
-        if trace.root is run and trace.over_limit:
-            extra = {"llmops.span_limit_exceeded": str(trace.over_limit)}
-            draft["attributes"] = {**(draft.get("attributes") or {}), **extra}
-        return draft
 
     def _emit(self, run: Run, draft: Draft) -> None:
         trace = run.trace
@@ -453,7 +352,7 @@ class Tracer:
     def open_drafts(self) -> list[Draft]:
         """Return what is open now as drafts with the outcome ``incomplete``. Changes nothing."""
         return [
-            self._draft(run, max(run.trace.last_ns, run.start_ns), {}, "incomplete")
+            draft_of(run, max(run.trace.last_ns, run.start_ns), {}, "incomplete")
             for run in self._open.values()
         ]
 
@@ -486,15 +385,3 @@ class Tracer:
 
     def _note(self, what: str) -> None:
         self.notes[what] = self.notes.get(what, 0) + 1
-
-
-def _workers(call: Run) -> Iterator[Run]:
-    """Yield the agent that makes a call, and the nodes around it; an outer agent's call is not it."""
-    above, found = call.parent, False
-    while above is not None:
-        if above.kind == "agent" and not found:
-            found = True
-        elif above.kind not in ("task", "chain"):
-            return
-        yield above
-        above = above.parent
