@@ -1,0 +1,234 @@
+"""What users of other tools suffer from in LangGraph. Numbers are those of the field's list."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+pytest.importorskip("langgraph")
+
+from langchain_kit import failures_of_ours, scripted
+from langgraph.callbacks import GraphCallbackHandler
+from langgraph.types import Command
+from langgraph_kit import (
+    WAYS,
+    agent,
+    config,
+    fork,
+    line,
+    one,
+    pauses,
+    roots,
+    say,
+    sub,
+)
+
+from llmops_core.testing import Reply
+from llmops_core.testing.fixtures import CapturedSpans, spans  # noqa: F401 - a fixture
+from llmops_integrations.langgraph import LangGraphHandler, monitor_graph
+
+way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+# ---- 1: an interrupt is interrupted, never an error ----
+
+STOPPED = {
+    "node": (one, {"said": []}),
+    "subgraph": (sub, {"said": []}),
+    "tool": (agent, {"messages": [("user", "pay me")]}),
+    "two at once": (fork, {"said": []}),
+    "before": (
+        lambda: line(("a", say("a")), ("b", say("b")), interrupt_before=["b"]),
+        {"said": []},
+    ),
+    "after": (
+        lambda: line(("a", say("a")), ("b", say("b")), interrupt_after=["a"]),
+        {"said": []},
+    ),
+    "before, in a subgraph": (
+        lambda: line(("outer", line(("b", say("b")), saver=None, interrupt_before=["b"]))),
+        {"said": []},
+    ),
+}
+TREES = {
+    "node": """\
+workflow LangGraph interrupted session=thread-1
+  task plan [plan] ok
+  task approve [approve] interrupted
+""",
+    "subgraph": """\
+workflow LangGraph interrupted session=thread-1
+  task outer [outer] interrupted
+    chain desk [outer] interrupted
+      task inner [outer] interrupted
+""",
+    "tool": """\
+agent teller interrupted session=thread-1
+  task model [teller] ok
+    llm scripted-1 [teller] ok
+  task tools [teller] interrupted
+    tool refund [teller] interrupted
+""",
+    "two at once": """\
+workflow LangGraph interrupted session=thread-1
+  task left [left] interrupted
+  task right [right] interrupted
+""",
+    "before": "workflow LangGraph interrupted session=thread-1\n  task a [a] ok\n",
+    "after": "workflow LangGraph interrupted session=thread-1\n  task a [a] ok\n",
+    "before, in a subgraph": """\
+workflow LangGraph interrupted session=thread-1
+  task outer [outer] interrupted
+    chain LangGraph [outer] interrupted
+""",
+}
+
+
+@way
+@pytest.mark.parametrize("name", STOPPED)
+async def test_01_an_interrupt_is_interrupted_and_never_an_error(
+    name: str, way: Any, spans: CapturedSpans  # noqa: F811
+):
+    make, given = STOPPED[name]
+    graph = monitor_graph(make(), monitor=spans.monitor)
+    await way(graph, given, config())
+    tree = "\n".join(row for row in spans.tree().splitlines() if "handoff " not in row) + "\n"
+    assert tree == TREES[name]
+    assert all(span.error_type is None for span in spans())
+    assert [pause.answered for pause in pauses(spans)] == [False]
+    assert failures_of_ours(spans.monitor) == {}
+
+
+# ---- 2: a resumed run joins the paused one; the other process is in test_resume.py ----
+
+
+@way
+async def test_02_a_resumed_run_joins_the_paused_one(way: Any, spans: CapturedSpans):  # noqa: F811
+    graph = monitor_graph(one(), monitor=spans.monitor)
+    await way(graph, {"said": []}, config())
+    spans.clock.advance(90_000)
+    await way(graph, Command(resume="approved"), config())
+    paused, resumed = roots(spans)
+    (pause,) = pauses(spans)
+    assert (paused.outcome, resumed.outcome) == ("interrupted", "ok")
+    assert paused.trace_id != resumed.trace_id
+    assert paused.wait_key == resumed.resume_key is not None
+    assert [question.value for question in pause.asked] == [{"refund": 42}]
+    assert (pause.answer, pause.resumed_trace_ids) == ("approved", (resumed.trace_id,))
+    assert 90_000 <= pause.waited_ms < 91_000
+
+
+# ---- 3: the lifecycle callbacks are there ----
+
+
+def test_03_the_handler_is_a_graph_callback_handler(spans: CapturedSpans, caplog):  # noqa: F811
+    handler = LangGraphHandler(spans.monitor)
+    assert isinstance(handler, GraphCallbackHandler)
+    for name in ("on_interrupt", "on_resume"):
+        assert getattr(LangGraphHandler, name) is not getattr(GraphCallbackHandler, name)
+    graph = one()
+    graph.invoke({"said": []}, config(callbacks=[handler]))
+    graph.invoke(Command(resume="yes"), config(callbacks=[handler]))
+    assert [pause.answer for pause in pauses(spans)] == ["yes"]
+    assert caplog.records == []
+
+
+# ---- 5: left is abandoned, cancelled is cancelled ----
+
+
+def _talker() -> Any:
+    model = scripted(Reply("one two three", streamed=True))
+    return line(("talk", lambda state: {"said": [model.invoke("x").content]}), ("end", say("end")))
+
+
+def test_05_a_stream_that_its_reader_left_is_abandoned(spans: CapturedSpans):  # noqa: F811
+    graph = monitor_graph(_talker(), monitor=spans.monitor)
+    stream = graph.stream({"said": []}, config())
+    next(stream)
+    stream.close()
+    assert roots(spans)[0].outcome == "abandoned"
+    assert not [span for span in spans() if span.outcome == "error"]
+
+
+async def test_05_an_async_stream_that_its_reader_left_is_abandoned(
+    spans: CapturedSpans,  # noqa: F811
+):
+    graph = monitor_graph(_talker(), monitor=spans.monitor)
+    stream = graph.astream({"said": []}, config())
+    await anext(stream)
+    await stream.aclose()
+    assert roots(spans)[0].outcome == "abandoned"
+    assert not [span for span in spans() if span.outcome == "error"]
+
+
+async def test_05_a_cancelled_run_is_cancelled_with_what_is_in_it(
+    spans: CapturedSpans,  # noqa: F811
+):
+    model = scripted(Reply(hangs=True))
+
+    async def talk(state):
+        return {"said": [await model.ainvoke("x")]}
+
+    graph = monitor_graph(line(("talk", talk)), monitor=spans.monitor)
+    call = asyncio.create_task(graph.ainvoke({"said": []}, config()))
+    await asyncio.sleep(0.1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert {(span.kind, span.outcome) for span in spans()} == {
+        ("workflow", "cancelled"),
+        ("agent", "cancelled"),
+        ("llm", "cancelled"),
+    }
+
+
+def test_05_ctrl_c_is_cancelled(spans: CapturedSpans):  # noqa: F811
+    def stop(state):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        monitor_graph(line(("stop", stop)), monitor=spans.monitor).invoke({"said": []}, config())
+    assert {span.outcome for span in spans()} == {"cancelled"}
+
+
+# ---- 6: incomplete only when the whole tree is idle ----
+
+
+async def test_06_a_run_is_incomplete_only_when_its_tree_is_idle(
+    spans: CapturedSpans,  # noqa: F811
+):
+    go, started = asyncio.Event(), asyncio.Event()
+
+    async def wait(state):
+        started.set()
+        await go.wait()
+        return {"said": ["late"]}
+
+    idle_ms = spans.monitor.settings.idle_seconds * 1_000
+    graph = monitor_graph(line(("wait", wait)), monitor=spans.monitor)
+    call = asyncio.create_task(graph.ainvoke({"said": []}, config()))
+    await started.wait()
+    spans.clock.advance(idle_ms / 2)
+    spans.monitor.flush()
+    assert spans.monitor.query().num_rows == 0  # old, and not idle
+    go.set()
+    await call
+    assert {span.outcome for span in spans()} == {"ok"}
+
+
+def test_06_a_tree_without_an_end_is_incomplete_once_it_is_idle(
+    spans: CapturedSpans,  # noqa: F811
+):
+    graph = monitor_graph(line(("a", say("a")), ("b", say("b"))), monitor=spans.monitor)
+    stream = graph.stream({"said": []}, config())
+    next(stream)  # and never read on
+    spans.monitor.flush()
+    spans.clock.advance(spans.monitor.settings.idle_seconds * 1_000 + 60_000)
+    end = time.monotonic() + 20
+    while time.monotonic() < end and not [s for s in spans() if s.parent_id is None]:
+        time.sleep(0.05)
+    outcomes = {span.name: span.outcome for span in spans()}
+    assert outcomes == {"LangGraph": "incomplete", "a": "ok"}
+    stream.close()
