@@ -69,8 +69,8 @@ def _checked(graph: Pregel[Any, Any, Any, Any], agents: Iterable[str] | None) ->
         if name not in nodes:
             close = difflib.get_close_matches(str(name), nodes, n=1)
             raise ConfigError(
-                f"agents names {name!r}, which is no node of the graph {graph.get_name()!r}",
-                f"one of {', '.join(sorted(nodes)) or 'no nodes at all'}",
+                f"{name!r} in agents= is no node of the graph {graph.get_name()!r}",
+                f"expected {', '.join(sorted(nodes)) or 'no nodes at all'}",
                 f"did you mean {close[0]!r}?" if close else "name nodes as add_node() named them",
             )
     return frozenset(named)
@@ -85,8 +85,9 @@ def _node_names(graph: Pregel[Any, Any, Any, Any]) -> set[str]:
 
 
 def _no_graph(found: object) -> ConfigError:
-    what = f"monitor_graph() got a {type(found).__name__}"
-    expected = "a compiled graph"
+    kind = f"the class {found.__name__}" if isinstance(found, type) else type(found).__name__
+    what = f"{kind} was given to monitor_graph()"
+    expected = "expected a compiled graph"
     if isinstance(found, StateGraph):
         return ConfigError(what, expected, "compile it first: monitor_graph(builder.compile())")
     if type(found).__name__ == "RemoteGraph":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
@@ -13,6 +13,7 @@ from langchain_kit import scripted
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
+from typing_extensions import TypedDict
 
 from llmops_core import Span
 from llmops_core.analysis.waiting import Pause, waiting

@@ -89,7 +89,9 @@ workflow LangGraph interrupted session=thread-1
 @way
 @pytest.mark.parametrize("name", STOPPED)
 async def test_01_an_interrupt_is_interrupted_and_never_an_error(
-    name: str, way: Any, spans: CapturedSpans  # noqa: F811
+    name: str,
+    way: Any,
+    spans: CapturedSpans,  # noqa: F811
 ):
     make, given = STOPPED[name]
     graph = monitor_graph(make(), monitor=spans.monitor)
