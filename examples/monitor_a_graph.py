@@ -5,8 +5,7 @@ from typing import TypedDict
 from langchain_core.language_models import FakeListChatModel
 from langgraph.graph import END, START, StateGraph
 
-from llmops_core import Monitor, spans_from_arrow
-from llmops_core.testing import span_tree
+from llmops_core import Monitor, span_tree, spans_from_arrow
 from llmops_integrations.langchain import LLMOpsCallbackHandler
 
 

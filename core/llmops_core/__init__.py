@@ -23,6 +23,7 @@ from llmops_core.plugins import Registry
 from llmops_core.protocols import Collector, Exporter, Storage
 from llmops_core.query import Aggregate, Filter, Order, SpanQuery
 from llmops_core.reader import StorageReader, open_storage
+from llmops_core.render.span_tree import span_tree
 from llmops_core.span import KINDS, OUTCOMES, SCHEMA_VERSION, Kind, Outcome, Span
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "hookimpl",
     "know",
     "open_storage",
+    "span_tree",
     "spans_from_arrow",
     "spans_to_arrow",
 ]

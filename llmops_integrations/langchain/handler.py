@@ -58,9 +58,10 @@ def guarded(method: _Method) -> _Method:
 class LLMOpsCallbackHandler(BaseCallbackHandler):
     """Records every run below a call that is given this handler in ``config={"callbacks": [...]}``.
 
-    One object serves any number of concurrent runs, threads and event loops; it keeps nothing of a
-    run that has ended. Its methods copy what the framework hands them, within a budget, and put one
-    small tuple on a queue: they never block, never change a value, and never raise.
+    One object serves any number of concurrent runs, threads and event loops. Of a run it keeps what
+    its end will not say, until it ends; of those that never end, at most 20,000. Its methods copy
+    what the framework hands them, within a budget, and put one small tuple on a queue: they never
+    block, never change a value, and never raise.
 
     ``inline`` (default): on an async call the methods run on the event loop's own thread, some tens
     of microseconds each, in order. ``inline=False`` makes LangChain call them in its thread pool:
@@ -128,6 +129,9 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
             fields["agent"] = agent
         if not translate.is_placeholder(inputs):
             fields["input"] = self._recorder.freeze(inputs)
+        if found & NODE:
+            # Each try of a node is a run of its own, without a tag, in the same namespace.
+            fields["_retry_key"] = about.get("langgraph_checkpoint_ns")
         self._recorder.start(key, parent, fields, rule.promotable)
 
     @guarded
@@ -225,7 +229,9 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         fields["outcome"] = "ok"
         fields["output"] = self._recorder.freeze(translate_model.model_output(response))
         if run is None or not run.model_known:
-            fields["model"] = translate_model.response_model(response)
+            model = fields["model"] = translate_model.response_model(response)
+            if run is not None and model:
+                run.name = model
         self._end(run_id, run, fields, "llm", kwargs)
 
     @guarded
@@ -343,7 +349,18 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         fields.update(identity)
         fields["framework"] = translate.framework_of(metadata)
         fields["input"] = self._recorder.freeze(content)
+        if run.kind == "llm" and self._is_in_edge(given):
+            fields["_in_edge"] = True
         self._recorder.start(run_id.int, parent, fields)
+
+    def _is_in_edge(self, given: int | None) -> bool:
+        """Whether a run is below an edge function: a model that routes makes no node an agent."""
+        run = self._runs.get(given) if given is not None else None
+        while run is not None and run.kind is None:
+            if run.facts & EDGE:
+                return True
+            run = self._runs.get(run.given_parent) if run.given_parent is not None else None
+        return False
 
     def _end(
         self,

@@ -88,8 +88,14 @@ def model_output(response: object) -> object:
 def response_model(response: object) -> str | None:
     """Return the model that a response names."""
     message = getattr(next(_generations(response), None), "message", None)
-    about = getattr(message, "response_metadata", None)
-    return first_text(about, "model_name", "model") if type(about) is dict else None
+    for about in (
+        getattr(message, "response_metadata", None),
+        getattr(response, "llm_output", None),
+    ):
+        named = first_text(about, "model_name", "model") if type(about) is dict else None
+        if named:
+            return named
+    return None
 
 
 def _generations(response: object) -> Iterator[object]:
@@ -124,10 +130,19 @@ def usage_fields(message: object, llm_output: object = None) -> dict[str, Any]:
         counts = {
             "input_tokens": count(total.get("prompt_tokens", total.get("input_tokens"))),
             "output_tokens": count(total.get("completion_tokens", total.get("output_tokens"))),
+            "cache_read_tokens": _detail(total, "prompt_tokens_details", "cached_tokens"),
+            "audio_input_tokens": _detail(total, "prompt_tokens_details", "audio_tokens"),
+            "reasoning_tokens": _detail(total, "completion_tokens_details", "reasoning_tokens"),
+            "audio_output_tokens": _detail(total, "completion_tokens_details", "audio_tokens"),
         }
     fields: dict[str, Any] = {name: n for name, n in counts.items() if n is not None}
     fields["usage_source"] = "provider" if fields else "missing"
     return fields
+
+
+def _detail(usage: Mapping[str, Any], group: str, name: str) -> int | None:
+    details = usage.get(group)
+    return count(details.get(name)) if type(details) is dict else None
 
 
 def _cache_write(details: Mapping[str, Any]) -> int | None:

@@ -358,3 +358,40 @@ def test_ended_runs_are_forgotten_in_the_end() -> None:
     assert len(bench.tracer._ended) == 20_000
     assert not bench.tracer._lingering
     assert not bench.tracer._awaited
+
+
+def test_tries_of_one_node_are_numbered_and_the_first_only_if_it_failed(bench: Bench) -> None:
+    bench.start(1)
+    for run, outcome in ((2, "error"), (3, "error"), (4, "ok")):
+        bench.start(run, 1, name="flaky", _retry_key="node:uuid", kind="task")
+        bench.end(run, name="flaky", outcome=outcome)
+    bench.start(5, 1, _retry_key="other:uuid")
+    bench.end(5)
+    done = bench.done
+    tries = [(d["attempt"], d["outcome"]) for d in bench.tracer.finished if d["name"] == "flaky"]
+    assert tries == [(1, "error"), (2, "error"), (3, "ok")]
+    assert "attempt" not in done["r5"]
+    assert "_retry_key" not in done["r5"]
+
+
+def test_a_run_that_never_ended_has_no_duration(bench: Bench) -> None:
+    bench.start(1)
+    bench.start(2, 1)
+    bench.end(1)
+    bench.wait(6)
+    assert "duration_ms" not in bench.done["r2"]
+    assert bench.done["r1"]["duration_ms"] == 2.0
+
+
+def test_a_model_that_routes_makes_no_node_an_agent(bench: Bench) -> None:
+    bench.start(1, kind="workflow")
+    bench.start(2, 1, kind="task", promotable=True)
+    bench.start(3, 2, kind="llm", _in_edge=True)
+    bench.end(3, kind="llm")
+    bench.end(2, kind=None)
+    assert bench.done["r2"]["kind"] == "task"
+
+
+def test_an_end_that_waits_for_its_start_is_open(bench: Bench) -> None:
+    bench.end(7)
+    assert bench.tracer.open_count == 1

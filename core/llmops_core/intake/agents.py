@@ -27,7 +27,8 @@ def model_started(call: Run) -> None:
     node = call.parent
     while node is not None and node.kind == "chain":
         node = node.parent
-    if node is not None and node.promotable and not node.has_agent:
+    of_edge = call.fields.pop("_in_edge", False)
+    if node is not None and node.promotable and not node.has_agent and not of_edge:
         node.kind = "agent"
         node.promotable = False
         _tell_ancestors(node)

@@ -46,7 +46,10 @@ def draft_of(run: Run, mono: int, fields: dict[str, Any], outcome: str) -> Draft
         draft["agent"] = agent
     start, end = trace.wall_us(run.start_ns), trace.wall_us(max(mono, run.start_ns))
     draft["start_time"], draft["end_time"] = start, end
-    if run.start_known:
+    if run.retry_key is not None and outcome == "error":
+        draft["attempt"] = draft.get("attempt") or 1
+    # How long a run took whose end never came is not known.
+    if run.start_known and not run.closed_by_us and outcome != "incomplete":
         draft["duration_ms"] = max(0, mono - run.start_ns) / NS_PER_MS
         if run.first_token_ns is not None:
             draft["ttft_ms"] = max(0, run.first_token_ns - run.start_ns) / NS_PER_MS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmops_core.freeze.freezer import Frozen
@@ -77,12 +77,14 @@ class Run:
         "outcome",
         "parent",
         "promotable",
+        "retry_key",
         "run_id",
         "span_id",
         "start_known",
         "start_ns",
         "starts",
         "trace",
+        "tries",
     )
 
     trace: Trace
@@ -106,6 +108,8 @@ class Run:
         self.outcome: str | None = None
         self.closed_by_us = False
         self.end_ns = 0
+        self.retry_key: tuple[Any, Any] | None = None
+        self.tries: Mapping[tuple[Any, Any], int] = {}
         # What handoffs need to know; tuples until somebody has something to remember.
         self.inner_agent: str | None = None
         self.first_llm_input: Frozen | None = None

@@ -57,8 +57,8 @@ class Tracer:
 
     @property
     def open_count(self) -> int:
-        """Spans that are open now."""
-        return len(self._open)
+        """Spans that are open now, and ends that wait for their start."""
+        return len(self._open) + len(self._early_ends)
 
     @property
     def pending_held(self) -> int:
@@ -101,6 +101,7 @@ class Tracer:
             return None
         trace.last_ns = max(trace.last_ns, mono)
         self._inherit(run)
+        _count_attempt(run)
         adopted = self._awaited.get(run_id)
         if adopted is not None and adopted is not trace:
             self._release(adopted, run)
@@ -385,3 +386,15 @@ class Tracer:
 
     def _note(self, what: str) -> None:
         self.notes[what] = self.notes.get(what, 0) + 1
+
+
+def _count_attempt(run: Run) -> None:
+    """Number the second and further tries of a run: same parent, name and ``_retry_key``."""
+    key = run.fields.pop("_retry_key", None)
+    if key is None or run.parent is None:
+        return
+    run.retry_key = (run.fields.get("name"), key)
+    tries = run.parent.tries.get(run.retry_key, 0) + 1
+    run.parent.tries = {**run.parent.tries, run.retry_key: tries}
+    if tries > 1:
+        run.fields["attempt"] = tries

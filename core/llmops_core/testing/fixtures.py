@@ -19,8 +19,8 @@ import pytest
 
 from llmops_core import Monitor
 from llmops_core.batch import spans_from_arrow
+from llmops_core.render.span_tree import span_tree
 from llmops_core.span import Span
-from llmops_core.testing.tree import span_tree
 
 __all__ = ["CapturedSpans", "FakeClock", "spans"]
 

@@ -191,6 +191,13 @@ class StorageConformance(GroupConformance):
         store.run(store.storage.write(make_batch(batch.rows)))
         assert store.spans() == before
 
+    def test_a_span_id_that_is_stored_stays_as_it_is(self, store: Store) -> None:
+        """A batch that is written again may not change what is there, whatever it holds now."""
+        batch = store.write(make_span(1, name="first"))
+        changed = batch.with_rows([batch.rows[0].replace(name="second")])
+        store.run(store.storage.write(changed))
+        assert store.names() == ["first"]
+
     def test_spans_on_both_sides_of_midnight_are_each_stored_once(self, store: Store) -> None:
         midnight = START + 86_400_000_000
         spans = [
