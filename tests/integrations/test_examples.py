@@ -12,6 +12,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 SAYS = {
+    "human_in_the_loop": ["asked: a human", "◐ waits", "result: refunded", "approve"],
     "monitor_a_chain": ["Answer number 0", "'kind': 'tool', 'outcome': 'error', 'count': 1"],
     "monitor_a_graph": ["Paris.", "workflow editorial desk", "agent writer", "agent reviewer"],
     "own_collector": ["Why? Why not? 3 {'questions': 2.0}"],
@@ -30,7 +31,7 @@ def test_every_example_is_listed_and_tested() -> None:
 def test_an_example_runs(name: str, tmp_path: Path) -> None:
     if name.startswith("monitor_a"):
         pytest.importorskip("langchain_core")
-    if name == "monitor_a_graph":
+    if name in ("monitor_a_graph", "human_in_the_loop"):
         pytest.importorskip("langgraph")
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", str(EXAMPLES / f"{name}.py")],
