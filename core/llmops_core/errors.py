@@ -28,7 +28,11 @@ class LLMOpsError(Exception):
 
 
 def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    """Return *text* as a sentence; a setting, a URL or a command keeps the case it is typed in."""
+    first = text.split(maxsplit=1)[0].rstrip(",.;") if text.strip() else text
+    is_word = first.isalpha() and first not in ("llmops", "pip", "python")
+    start = text[:1].upper() if is_word else text[:1]
+    return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 class ConfigError(LLMOpsError, ValueError):

@@ -32,11 +32,13 @@ from llmops_core.testing.spans import START
         ({"aggregates": ["sum:name"]}, "a column of numbers"),
         ({"aggregates": ["sum:start_time"]}, "a column of numbers"),
         ({"aggregates": ["count:step"]}, "no column"),
-        ({"group_by": ["name"], "columns": ["name"]}, "rows or groups"),
+        ({"aggregates": ["p95"]}, "p95 needs a column.*write p95:duration_ms"),
+        ({"group_by": ["name"], "columns": ["name"]}, "^columns beside .*rows or groups"),
+        ({"group_by": ["name"], "after": ["x"]}, "^after beside .*rows or groups"),
         ({"group_by": ["name"], "order": ["step"]}, "order by 'step'"),
         ({"after": ["x"]}, "2 values"),
         ({"after": ["x", "y"]}, "type int"),
-        ({"since": "yesterday"}, "a moment in time"),
+        ({"since": "yesterday"}, "since='yesterday'.*a moment in time"),
     ],
 )
 def test_nonsense_is_refused(arguments: dict[str, Any], message: str) -> None:

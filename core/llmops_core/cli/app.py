@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from llmops_core.cli.demo import demo
 from llmops_core.cli.doctor import doctor
+from llmops_core.cli.output import guarded_output
 from llmops_core.cli.query import query
 from llmops_core.cli.recover import recover
 from llmops_core.cli.trace import trace
@@ -53,15 +52,11 @@ def _main(
 
 def run() -> None:
     """Run the command line, and turn an error of ours into text and exit code 2."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal or pipe that is not UTF-8 gets "?" for a bar, not a traceback.
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="replace")
-    try:
-        app()
-    except LLMOpsError as error:
-        from llmops_core.cli.console import print_error
+    with guarded_output():
+        try:
+            app()
+        except LLMOpsError as error:
+            from llmops_core.cli.console import print_error
 
-        print_error(error)
-        raise SystemExit(2) from None
+            print_error(error)
+            raise SystemExit(2) from None

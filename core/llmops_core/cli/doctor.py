@@ -144,7 +144,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield "settings    defaults; Monitor(name=value) changes one"
     for name, setting in report["settings"].items():
         yield f"            {name} = {setting['value']}"
-    yield "environment"
+    which = "that begin with LLMOPS_" if report["environment"] else "none that begins with LLMOPS_"
+    yield f"variables   {which}"
     for name, variable in report["environment"].items():
         note = "" if variable["read"] else "   ? not a variable that is read"
         yield f"            {visible(name)}={visible(variable['value'])}{note}"

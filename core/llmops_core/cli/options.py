@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["JsonOption", "SinceOption", "StorageOption"]
+__all__ = ["JsonOption", "SinceOption", "StorageOption", "moment"]
 
 StorageOption = Annotated[
     str | None,
@@ -21,3 +21,17 @@ SinceOption = Annotated[
     str | None,
     typer.Option("--since", metavar="WHEN", help="15m, 2h, 7d, or ISO time such as 2026-01-31."),
 ]
+
+
+def moment(option: str, text: str | None) -> int | None:
+    """Return the UTC microseconds that an option's text means, or raise and name the option."""
+    from llmops_core.errors import QueryError
+    from llmops_core.query import micros
+
+    try:
+        return micros(text)
+    except QueryError:
+        raise QueryError(
+            f"{option} {text!r} is no moment in time",
+            "15m, 2h or 7d back from now, or ISO time such as 2026-01-31T12:00",
+        ) from None

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from llmops_core.cli.options import JsonOption, SinceOption, StorageOption
+from llmops_core.cli.options import JsonOption, SinceOption, StorageOption, moment
+from llmops_core.cli.paging import PageOption, cursor, page_key
+from llmops_core.cli.table import TableColumn, print_table
+from llmops_core.cli.traces import short_ids, short_time
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from rich.text import Text
 
-    from llmops_core.query import Filter
+    from llmops_core.query import Filter, SpanQuery
 
 __all__ = ["parse_condition", "parse_seconds", "query"]
 
@@ -22,11 +26,17 @@ _DEFAULT_COLUMNS: Final = (
 )
 _CONDITION: Final = re.compile(
     r"""\s*(?P<column>[^\s=!<>]+)\s*
-        (?P<op>!=|<=|>=|==?|<|>|\bis\s+not\s+null\b|\bis\s+null\b|\bnot\s+in\b|\bin\b
+        (?P<op>[=!<>]+|\bis\s+not\s+null\b|\bis\s+null\b|\bnot\s+in\b|\bin\b
             |\bcontains\b|\bstarts\s+with\b)
         \s*(?P<value>.*?)\s*""",
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
+#: A word where an operator should be.
+_UNKNOWN: Final = re.compile(r"\s*[^\s=!<>]+\s+(?P<op>[^\s=!<>\d'\"]+)\s+\S.*", re.DOTALL)
+_WANTED: Final = {
+    "int": "a whole number", "float": "a number", "bool": "true or false",
+    "timestamp": "ISO time, or a duration back from now such as 15m,",
+}  # fmt: skip
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -57,53 +67,98 @@ def query(
     order: Annotated[
         str | None, typer.Option(help="Columns to order by; -duration_ms for the largest first.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows on a page.")] = 50,
+    page: PageOption = None,
     storage: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read spans: filter, choose columns, or group and aggregate."""
-    from llmops_core.cli.console import print_json, print_renderable, reading
+    from llmops_core.cli.console import print_json, reading
     from llmops_core.query import SpanQuery
 
-    grouped = bool(group_by or agg or bucket)
-    shown = "" if grouped and columns is None else columns or _DEFAULT_COLUMNS
+    grouped = _grouped(
+        {"--group-by": group_by, "--agg": agg, "--bucket": bucket},
+        {"--columns": columns, "--page": page},
+    )
+    shown = "" if grouped else columns or _DEFAULT_COLUMNS
     asked = SpanQuery.build(
         where=[parse_condition(text) for text in where or ()],
-        since=since,
-        until=until,
+        since=moment("--since", since),
+        until=moment("--until", until),
         columns=() if shown == "all" else _names(shown),
         order=_names(order),
         limit=limit,
+        after=page_key(page),
         group_by=_names(group_by),
         bucket_seconds=parse_seconds(bucket) if bucket else None,
-        aggregates=agg or (["count"] if grouped else []),
+        aggregates=_aggregates(agg) or (["count"] if grouped else []),
     )
     with reading(storage) as reader:
-        table = reader.query(asked)
+        answer = reader.query(asked)
+    table = answer
     if not grouped and shown != "all":
-        table = table.select(list(_names(shown)))
+        table = answer.select(list(_names(shown)))
     if as_json:
         print_json(_rows(table))
+    elif table.num_rows:
+        _print(table, _names(group_by))
     else:
-        print_renderable(_table(table))
-        if table.num_rows == limit:
-            typer.echo(f"{limit} rows; there may be more: add --limit", err=True)
+        typer.echo("No more spans." if page else "No span matches.")
+    _tell_the_rest(asked, answer)
+
+
+def _grouped(groups: dict[str, Any], rows: dict[str, Any]) -> bool:
+    """Whether groups are asked for; raise where an option of rows stands beside one of groups."""
+    from llmops_core.errors import QueryError
+
+    for_groups = [option for option, value in groups.items() if value]
+    for_rows = [option for option, value in rows.items() if value]
+    if for_groups and for_rows:
+        raise QueryError(f"{for_rows[0]} beside {for_groups[0]}", "rows or groups, not both")
+    return bool(for_groups)
+
+
+def _aggregates(texts: list[str] | None) -> list[str]:
+    from llmops_core.errors import QueryError
+
+    for text in texts or ():
+        if "," in text:
+            again = " ".join(f"--agg {part.strip()}" for part in text.split(",") if part.strip())
+            raise QueryError(f"--agg {text!r}", "one function", f"repeat the option: {again}")
+    return texts or []
+
+
+def _tell_the_rest(asked: SpanQuery, answer: pa.Table) -> None:
+    """Say on stderr that a page is full, and how to go on; also beside JSON."""
+    from llmops_core.render.text import plural
+
+    if answer.num_rows != asked.limit:
+        return
+    following = None if asked.is_grouped else asked.next_page(answer)
+    go_on = f"add --page {cursor(following.after)}" if following else "raise --limit"
+    typer.echo(f"{plural(answer.num_rows, 'row')}; there may be more: {go_on}", err=True)
 
 
 def parse_condition(text: str) -> Filter:
     """Turn ``duration_ms > 100`` into a filter, its value of the column's type."""
     from llmops_core.errors import QueryError
-    from llmops_core.query import Filter
+    from llmops_core.query import OPERATORS, Filter
 
     match = _CONDITION.fullmatch(text)
+    wrong = _UNKNOWN.fullmatch(text) if match is None else match
+    if wrong is not None and not _is_operator(wrong["op"]):
+        raise QueryError(
+            f"operator {wrong['op']!r} in the condition {text!r}",
+            "one of " + ", ".join(OPERATORS),
+            "put a value that begins with such a sign in quotes",
+        )
     if match is None:
         raise QueryError(
             f"condition {text!r}",
             "COLUMN OPERATOR VALUE",
             "for example --where 'duration_ms > 100'",
         )
-    column, value = match["column"], match["value"]
-    operator = {"==": "="}.get(match["op"], " ".join(match["op"].lower().split()))
+    column, value, operator = match["column"], match["value"], _operator(match["op"])
     if operator in ("is null", "is not null"):
         if value:
             raise QueryError(f"condition {text!r}", f"nothing after {operator!r}")
@@ -112,6 +167,16 @@ def parse_condition(text: str) -> Filter:
         items = next(csv.reader([value.strip("()[]")], skipinitialspace=True), [])
         return Filter(column, operator, tuple(_typed(column, item, text) for item in items))
     return Filter(column, operator, _typed(column, value, text))
+
+
+def _operator(text: str) -> str:
+    return {"==": "="}.get(text, " ".join(text.lower().split()))
+
+
+def _is_operator(text: str) -> bool:
+    from llmops_core.query import OPERATORS
+
+    return _operator(text) in OPERATORS
 
 
 def parse_seconds(text: str) -> float:
@@ -147,10 +212,11 @@ def _typed(column: str, value: str, text: str) -> Any:
             return float(value)
         if kind == "bool":
             return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
-    except (ValueError, KeyError):
-        what = {"int": "a whole number", "float": "a number", "bool": "true or false"}[kind]
-        raise QueryError(f"condition {text!r}", f"{what} for {column}") from None
-    return micros(value) if kind == "timestamp" else value
+        if kind == "timestamp":
+            return micros(value)
+    except (ValueError, KeyError):  # a QueryError is a ValueError too
+        raise QueryError(f"condition {text!r}", f"{_WANTED[kind]} for {column}") from None
+    return value
 
 
 def _names(text: str | None) -> tuple[str, ...]:
@@ -174,35 +240,65 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def _table(table: pa.Table) -> Any:
-    import pyarrow as pa
-    from rich.table import Table
-    from rich.text import Text
+#: Columns that give way last, and those before them; all others give way from the right.
+_LAST: Final = ("kind", "name", "outcome")
+_LATE: Final = ("trace_id", "start_time", "duration_ms")
+#: Cells that a long text may be cut to in a terminal, and beyond which it never widens its column.
+_LEAST, _MOST = 12, 60
 
-    shown = Table(box=None, pad_edge=False, header_style="bright_black", padding=(0, 2, 0, 0))
+
+def _print(table: pa.Table, groups: tuple[str, ...]) -> None:
+    import pyarrow as pa
+
+    from llmops_core.cli.console import console
+
+    short = console().is_terminal
+    rows = _rows(table)
+    ids = short_ids([row["trace_id"] for row in rows]) if "trace_id" in table.column_names else {}
+    columns = []
     for field in table.schema:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        shown.add_column(
-            Text(field.name),
-            justify="right" if number else "left",
-            no_wrap=True,
-            overflow="ellipsis",
+        timestamp = pa.types.is_timestamp(field.type)
+        fixed = number or timestamp or field.name in ("kind", "outcome")
+        columns.append(
+            TableColumn(
+                f"{field.name} UTC" if timestamp else field.name,
+                _gives_way(field.name, groups),
+                least=None if fixed or field.name.endswith("_id") else _LEAST,
+                right=number,
+            )
         )
-    for row in _rows(table):
-        shown.add_row(*(Text(_cell(name, value)) for name, value in row.items()))
-    return shown
+    cells = [[_cell(name, value, ids, short) for name, value in row.items()] for row in rows]
+    print_table(columns, cells, wider="name fewer with --columns, or add --json")
 
 
-def _cell(name: str, value: Any) -> str:
+def _gives_way(name: str, groups: tuple[str, ...]) -> int:
+    if name in _LAST or name in groups or name == "bucket":
+        return 0
+    return _LATE.index(name) + 1 if name in _LATE else len(_LATE) + 1
+
+
+def _cell(name: str, value: Any, ids: dict[str, str], short: bool) -> Text:
+    """Return a value as text: shortened in a terminal, whole elsewhere."""
+    import datetime as dt
+
+    from rich.text import Text
+
     from llmops_core.cli.console import wire
-    from llmops_core.render.text import clipped
+    from llmops_core.render.text import clipped, visible
 
     if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4f}" if "rate" in name else f"{value:,.2f}"
-    if isinstance(value, (bool, str)):
-        return clipped(str(value), 60)
-    if isinstance(value, int):
-        return f"{value:,}"
-    return clipped(str(wire(value)), 60)
+        text = ""
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, float):
+        text = f"{value:.4f}" if "rate" in name else f"{value:,.2f}"
+    elif isinstance(value, int):
+        text = f"{value:,}"
+    elif short and isinstance(value, dt.datetime):
+        text = short_time(value)
+    elif short and name == "trace_id":
+        text = ids[value]
+    else:
+        text = str(wire(value)) if not isinstance(value, str) else value
+    return Text(clipped(text, _MOST) if short else visible(text))

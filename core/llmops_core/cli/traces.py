@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime as dt
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from llmops_core.cli.options import JsonOption, SinceOption, StorageOption
+from llmops_core.cli.options import JsonOption, SinceOption, StorageOption, moment
+from llmops_core.cli.paging import PageOption, cursor, page_key
+from llmops_core.cli.table import TableColumn, print_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
 
     from llmops_core import StorageReader
     from llmops_core.query import SpanQuery
 
-__all__ = ["traces"]
+__all__ = ["short_ids", "short_time", "traces"]
 
 #: How many of the newest spans are searched for traces whose root has not ended.
 _OPEN_SEARCH: Final = 2000
@@ -32,17 +30,20 @@ _COLUMNS: Final = (
 
 def traces(
     session: Annotated[str | None, typer.Option(help="Only this session.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only roots of this kind.")] = None,
-    outcome: Annotated[str | None, typer.Option(help="Only this outcome, such as error.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only where the root is of this kind.")] = None,
+    outcome: Annotated[
+        str | None, typer.Option(help="Only where the root ended so, such as error.")
+    ] = None,
     since: SinceOption = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Traces on a page.")] = 20,
-    page: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="The next page, as the last one named it.")
-    ] = None,
+    page: PageOption = None,
     storage: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the newest traces, one line each."""
+    """List the newest traces, one line each.
+
+    A trace is listed by its root: --kind and --outcome are the root's, whatever happened below it.
+    """
     from llmops_core.cli.console import print_json, reading
     from llmops_core.query import SpanQuery
 
@@ -51,10 +52,10 @@ def traces(
     equal = {"session_id": session, "kind": kind, "outcome": outcome}
     query = SpanQuery.build(
         where=[("parent_id", "is null")],
-        since=since,
+        since=moment("--since", since),
         columns=_COLUMNS,
         limit=limit,
-        after=_decode(page),
+        after=page_key(page),
         equal={k: v for k, v in equal.items() if v is not None},
     )
     with reading(storage) as reader:
@@ -64,12 +65,17 @@ def traces(
             rows += _open_traces(reader, query, session)[:limit]
             rows.sort(key=lambda row: row["start_time"], reverse=True)
         _add_totals(reader, rows)
+        stored = bool(rows) or reader.query(limit=1, columns=["trace_id"]).num_rows > 0
     following = query.next_page(table)
-    cursor = _encode(following.after) if following is not None else None
+    next_page = cursor(following.after) if following is not None else None
     if as_json:
-        print_json({"traces": rows, "next_page": cursor})
+        print_json({"traces": rows, "next_page": next_page})
+    elif rows:
+        _print(rows, next_page)
+    elif not stored:
+        typer.echo("No traces here. Run `llmops demo` to make some, or give --storage URL.")
     else:
-        _print(rows, cursor)
+        typer.echo(_none_match(kind, outcome, page))
 
 
 def _check(column: str, value: str | None) -> None:
@@ -127,62 +133,78 @@ def _add_totals(reader: StorageReader, rows: Sequence[dict[str, Any]]) -> None:
         row["output_tokens"] = total.get("sum_output_tokens")
 
 
-def _print(rows: Sequence[dict[str, Any]], cursor: str | None) -> None:
+def _none_match(kind: str | None, outcome: str | None, page: str | None) -> str:
+    """Say that the storage holds traces, and where a kind or an outcome below a root is found."""
+    if page is not None:
+        return "No more traces."
+    text = "No trace matches."
+    asked = [("kind", kind), ("outcome", outcome)]
+    conditions = [f"--where '{name} = {value}'" for name, value in asked if value is not None]
+    if conditions:
+        options = " and ".join(f"--{name}" for name, value in asked if value is not None)
+        verb = "are" if len(conditions) > 1 else "is"
+        text += f" {options} {verb} the root's; for every span: llmops query {' '.join(conditions)}"
+    return text
+
+
+def _print(rows: Sequence[dict[str, Any]], next_page: str | None) -> None:
     from llmops_core.cli.console import console
 
-    if not rows:
-        typer.echo("No traces here. Run `llmops demo` to make some, or give --storage URL.")
-        return
-    out = console()
-    out.print(_table(rows, out.width))
-    typer.echo(f"llmops trace {_short_ids(rows)[0]} shows the first of them.", err=True)
-    if cursor:
-        typer.echo(f"More: add --page {cursor}", err=True)
+    short = console().is_terminal
+    ids = short_ids([row["trace_id"] for row in rows])
+    cells = [
+        _cells(row, ids[row["trace_id"]] if short else row["trace_id"], short=short) for row in rows
+    ]
+    # Of these two, one that is empty in every row tells nothing.
+    shown = [
+        index
+        for index, column in enumerate(_SHOWN)
+        if column.title not in ("tokens in → out", "session") or any(c[index].plain for c in cells)
+    ]
+    print_table([_SHOWN[i] for i in shown], [[c[i] for i in shown] for c in cells])
+    typer.echo(f"llmops trace {ids[rows[0]['trace_id']]} shows the first of them.", err=True)
+    if next_page:
+        typer.echo(f"More: add --page {next_page}", err=True)
 
 
-#: Column, the cells that it keeps, and the width of the terminal from which on it is shown.
 _SHOWN: Final = (
-    ("trace", 12, 0), ("started (UTC)", 14, 0), ("name", 16, 0), ("outcome", 13, 0),
-    ("time", 7, 0), ("spans", 5, 86), ("tokens in → out", 15, 102), ("session", 13, 122),
-)  # fmt: skip
+    TableColumn("trace", 0),
+    TableColumn("started (UTC)", 3),
+    TableColumn("name", 0, least=10),
+    TableColumn("outcome", 0),
+    TableColumn("time", 2, right=True),
+    TableColumn("spans", 4, right=True),
+    TableColumn("tokens in → out", 5, right=True),
+    TableColumn("session", 6, least=13),
+)
 
 
-def _table(rows: Sequence[dict[str, Any]], width: int) -> Table:
-    from rich.table import Table
-
-    columns = [(name, cells, from_width <= width) for name, cells, from_width in _SHOWN]
-    table = Table(box=None, pad_edge=False, header_style="bright_black", padding=(0, 2, 0, 0))
-    for name, cells, shown in columns:
-        if shown:
-            number = name in ("time", "spans", "tokens in → out")
-            table.add_column(
-                name, justify="right" if number else "left", no_wrap=True, min_width=cells
-            )
-    others = sum(cells + 2 for name, cells, shown in columns if shown and name != "name")
-    for row, short in zip(rows, _short_ids(rows), strict=True):
-        texts = _cells(row, short)
-        texts[2].truncate(max(16, min(40, width - others)), overflow="ellipsis")
-        table.add_row(*(t for t, (_, _, shown) in zip(texts, columns, strict=True) if shown))
-    return table
-
-
-def _cells(row: dict[str, Any], short_id: str) -> list[Text]:
+def _cells(row: dict[str, Any], trace_id: str, *, short: bool) -> list[Text]:
+    """Return a row's cells; in a terminal names and ids are shortened, elsewhere nothing is."""
     from rich.text import Text
 
-    from llmops_core.render.text import clipped, duration_text, kind_style, outcome_text
+    from llmops_core.render.text import clipped, duration_text, kind_style, outcome_text, visible
 
-    label = Text().append(f"{clipped(row['kind'], 12)} ", style=kind_style(row["kind"]))
+    def fit(text: str, cells: int) -> str:
+        return clipped(text, cells) if short else visible(text)
+
+    label = Text().append(f"{fit(row['kind'], 12)} ", style=kind_style(row["kind"]))
     used = [int(row[f"{side}_tokens"] or 0) for side in ("input", "output")]
     return [
-        Text(clipped(short_id, 40), style="bold"),
-        Text(_when(row["start_time"]).strftime("%m-%d %H:%M:%S")),
-        label.append(clipped(row["name"], 40)),
+        Text(fit(trace_id, 40), style="bold"),
+        Text(short_time(row["start_time"]) if short else f"{_when(row['start_time']):%F %T}"),
+        label.append(fit(row["name"], 40)),
         Text(*outcome_text(row["outcome"])),
         Text(duration_text(row["duration_ms"])),
         Text(f"{row['spans'] or 0:,}"),
         Text(f"{used[0]:,} → {used[1]:,}" if any(used) else ""),
-        Text(clipped(row["session_id"] or "", 13), style="bright_black"),
+        Text(fit(row["session_id"] or "", 40), style="bright_black"),
     ]
+
+
+def short_time(moment: dt.datetime | int) -> str:
+    """``11-24 22:23:05``, in UTC."""
+    return f"{_when(moment):%m-%d %H:%M:%S}"
 
 
 def _when(moment: dt.datetime | int) -> dt.datetime:
@@ -191,30 +213,10 @@ def _when(moment: dt.datetime | int) -> dt.datetime:
     return moment.astimezone(dt.UTC)
 
 
-def _short_ids(rows: Sequence[dict[str, Any]]) -> list[str]:
+def short_ids(ids: Sequence[str]) -> dict[str, str]:
     """Shorten ids as far as they differ on this page; ``llmops trace`` takes a prefix."""
-    ids = {row["trace_id"] for row in rows}
+    distinct = set(ids)
     length = 12
-    while length < 32 and len({i[:length] for i in ids}) < len(ids):
+    while length < 32 and len({i[:length] for i in distinct}) < len(distinct):
         length += 2
-    return [row["trace_id"][:length] for row in rows]
-
-
-def _encode(after: tuple[Any, ...] | None) -> str:
-    return base64.urlsafe_b64encode(json.dumps(after).encode()).decode().rstrip("=")
-
-
-def _decode(page: str | None) -> list[Any] | None:
-    from llmops_core.errors import QueryError
-
-    if page is None:
-        return None
-    try:
-        decoded = json.loads(base64.urlsafe_b64decode(page + "=" * (-len(page) % 4)))
-    except (binascii.Error, ValueError):
-        decoded = None
-    if not isinstance(decoded, list):
-        raise QueryError(
-            f"--page {page!r}", "the cursor that the page before named", "leave --page out to start"
-        )
-    return decoded
+    return {i: i[:length] for i in distinct}

@@ -190,8 +190,8 @@ class SpanQuery(msgspec.Struct, frozen=True):
             filters.append(_equal(column, value))
         return cls(
             where=tuple(filters),
-            since=micros(since),
-            until=micros(until),
+            since=_moment("since", since),
+            until=_moment("until", until),
             columns=_names("columns", columns),
             order=tuple(_order(o) for o in _names("order", order)),
             limit=limit,
@@ -214,6 +214,7 @@ def micros(moment: Moment, *, now: float | None = None) -> int | None:
     """Return UTC microseconds of a datetime, ISO text, a duration back from now, or themselves."""
     if moment is None or (isinstance(moment, int) and not isinstance(moment, bool)):
         return moment
+    given = moment
     if isinstance(moment, str):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", moment.strip())
         if match:
@@ -228,10 +229,17 @@ def micros(moment: Moment, *, now: float | None = None) -> int | None:
             moment = moment.replace(tzinfo=dt.UTC)
         return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
     raise QueryError(
-        "a moment in time that cannot be read",
-        "expected a datetime, ISO text such as '2026-01-31T12:00', a duration such as '15m', "
-        "or UTC microseconds",
+        f"{given!r} is no moment in time",
+        "expected a moment in time: a datetime, ISO text such as '2026-01-31T12:00', a duration "
+        "such as '15m', or UTC microseconds",
     )
+
+
+def _moment(name: str, moment: Moment) -> int | None:
+    try:
+        return micros(moment)
+    except QueryError as error:
+        raise QueryError(f"{name}={moment!r}", error.expected) from None
 
 
 def _last(page: pa.Table, name: str) -> Any:
@@ -373,6 +381,12 @@ def _check_aggregate(aggregate: Aggregate) -> None:
         if aggregate.column:
             raise QueryError(f"{aggregate.function}:{aggregate.column}", "expected no column")
         return
+    if not aggregate.column:
+        raise QueryError(
+            f"{aggregate.function} needs a column",
+            f"expected {aggregate.function}:COLUMN",
+            f"write {aggregate.function}:duration_ms",
+        )
     kind = _check_column(aggregate.column)
     if kind == "timestamp" and aggregate.function in ("min", "max"):
         return
@@ -389,22 +403,27 @@ def _check_page(query: SpanQuery) -> None:
     if bucket is not None and not (isinstance(bucket, (int, float)) and 0 < bucket <= 366 * 86400):
         raise QueryError(f"bucket_seconds={bucket!r}", "expected seconds above 0")
     if query.is_grouped:
-        known = {a.name for a in query.aggregates} | set(query.group_by) | {"bucket"}
-        for order in query.order:
-            if order.column not in known:
-                raise QueryError(
-                    f"order by {order.column!r}", "expected one of " + ", ".join(sorted(known))
-                )
-        if query.columns or query.after is not None:
-            raise QueryError(
-                "columns or after beside group_by", "expected rows or groups, not both"
-            )
+        _check_groups(query)
         return
     for order in query.order:
         if _check_column(order.column) in ("map", "numbers", "list"):
             raise QueryError(f"order by {order.column!r}", "expected a scalar column")
     if query.after is not None:
         _check_after(query, query.after)
+
+
+def _check_groups(query: SpanQuery) -> None:
+    known = {a.name for a in query.aggregates} | set(query.group_by) | {"bucket"}
+    for order in query.order:
+        if order.column not in known:
+            raise QueryError(
+                f"order by {order.column!r}", "expected one of " + ", ".join(sorted(known))
+            )
+    for name, value in (("columns", query.columns), ("after", query.after)):
+        if value:
+            raise QueryError(
+                f"{name} beside group_by or aggregates", "expected rows or groups, not both"
+            )
 
 
 def _check_after(query: SpanQuery, after: tuple[Any, ...]) -> None:

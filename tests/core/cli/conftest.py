@@ -58,7 +58,7 @@ def spans() -> list[Span]:
         span("open", "o2", "o1", "llm", "m-2", 2000, **used),
         span("waits", "w1", None, "workflow", "desk", 3000, outcome="interrupted"),
         span("waits", "w2", "w1", "task", "approve", 3001, outcome="interrupted", wait_key="k1",
-             attributes={"langgraph.step": "3"}),
+             attributes={"langgraph.node": "approve"}),
     ]  # fmt: skip
 
 
@@ -82,6 +82,18 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     made = f"parquet:{tmp_path / 'data'}"
     monkeypatch.setenv("LLMOPS_STORAGE_URL", made)
     return made
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make the output a terminal of so many columns, one that knows no escapes."""
+
+    def resize(columns: int) -> None:
+        for name, value in (("COLUMNS", str(columns)), ("LINES", "40"), ("FORCE_COLOR", "1")):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("TERM", "dumb")
+
+    return resize
 
 
 @pytest.fixture

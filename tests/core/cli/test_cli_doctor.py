@@ -16,6 +16,8 @@ import pytest
 from llmops_core import Span
 from llmops_core.cli.console import masked
 from llmops_core.journal.writer import Journal
+from llmops_core.render.text import outcome_text
+from llmops_core.span import OUTCOMES
 
 Call = Callable[..., Any]
 
@@ -119,10 +121,79 @@ def test_a_wrong_option_exits_with_2_and_version_is_told() -> None:
     assert run("--version").stdout.startswith("llmops ")
 
 
-def test_a_pipe_that_is_not_utf8_gets_question_marks_and_no_traceback(stored: str) -> None:
+def test_a_pipe_that_is_not_utf8_gets_no_traceback(stored: str) -> None:
     done = run("trace", "019ab3f2c10100000000000000000000", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "workflow desk" in done.stdout
+
+
+def test_each_mark_has_a_likeness_of_its_own_where_there_is_no_utf8(stored: str) -> None:
+    out = run("traces", PYTHONIOENCODING="ascii").stdout
+    for shown in ("+ ok", "x error", "~ interrupted", "o open", "100 > 20"):
+        assert shown in out
+    marks = [outcome_text(outcome)[0] for outcome in OUTCOMES]
+    spelled = {mark.encode("ascii", "llmops")[:1] for mark in marks if "cancelled" not in mark}
+    assert len(spelled) == len(marks) - 1, "cancelled and abandoned share one, as elsewhere"
+
+
+def test_a_terminal_that_has_the_marks_gets_them(stored: str) -> None:
+    assert "✓ ok" in run("traces", PYTHONIOENCODING="utf-8").stdout
+
+
+#: Enough lines that any pipe or buffer is written to before the end.
+COMMANDS = ["doctor", "traces", "query", "query --json", "trace 019ab3f2c101", "recover", "--help"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_reader_that_leaves_ends_every_command_as_it_ends_ls(stored: str, command: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "llmops_core.cli", *command.split()],
+        stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, "Traceback" in done.stderr) == (141, False)
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk_is_one_line_and_exit_code_2(stored: str, command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "llmops_core.cli", *command.split()],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: cannot write the output: No space left on device\n"
+
+
+def test_without_any_output_a_command_still_runs(stored: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m llmops_core.cli traces >&- 2>&-", shell=True, check=False
+    )
+    assert done.returncode == 0
+
+
+def test_doctor_says_that_no_variable_is_set(
+    url: str, llmops: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("LLMOPS_")]:
+        monkeypatch.delenv(name)
+    lines = llmops("doctor", "--storage", url).out.splitlines()
+    assert lines[-1] == "variables   none that begins with LLMOPS_"
+
+
+@pytest.mark.parametrize("command", ["traces", "query", "recover", "trace 00", "doctor"])
+def test_a_file_given_as_the_folder_is_told_as_one(
+    tmp_path: Path, llmops: Call, command: str
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("")
+    ran = llmops(*command.split(), "--storage", f"parquet:{path}")
+    assert ran.code == (1 if command == "doctor" else 2)
+    assert f"{str(path)!r} is a file" in ran.out + ran.err
 
 
 @pytest.mark.parametrize(

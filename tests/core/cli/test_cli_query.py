@@ -30,7 +30,9 @@ Call = Callable[..., Any]
         ("input contains not in the list", Filter("input", "contains", "not in the list")),
         ("name starts with lookup", Filter("name", "starts with", "lookup")),
         ("input_truncated = true", Filter("input_truncated", "=", True)),
-        ("attributes.langgraph.step = 3", Filter("attributes.langgraph.step", "=", "3")),
+        ("attributes.langgraph.node = a", Filter("attributes.langgraph.node", "=", "a")),
+        ("error_message contains >>> 1", Filter("error_message", "contains", ">>> 1")),
+        ("name = '>x'", Filter("name", "=", ">x")),
         ("measurements.score < 0.5", Filter("measurements.score", "<", 0.5)),
         ("start_time >= 1970-01-01T00:00:01", Filter("start_time", ">=", 1_000_000)),
         ("tags contains beta", Filter("tags", "contains", "beta")),
@@ -66,14 +68,14 @@ desk       200.00  ok\
 
 def test_rows_are_objects_for_programs(stored: str, llmops: Call) -> None:
     ran = llmops(
-        "query", "--json", "--where", "attributes.langgraph.step = 3",
+        "query", "--json", "--where", "attributes.langgraph.node = approve",
         "--columns", "start_time,name,attributes,tags",
     )  # fmt: skip
     assert json.loads(ran.out) == [
         {
             "start_time": "2026-11-18T11:06:43.001000+00:00",
             "name": "approve",
-            "attributes": {"langgraph.step": "3"},
+            "attributes": {"langgraph.node": "approve"},
             "tags": None,
         }
     ]
@@ -99,7 +101,18 @@ def test_a_bucket_alone_counts(stored: str, llmops: Call) -> None:
     [
         (["--where", "durration_ms > 1"], "did you mean 'duration_ms'?"),
         (["--agg", "median:duration_ms"], "unknown aggregate"),
-        (["--since", "yesterday-ish"], "ISO"),
+        (["--since", "yesterday-ish"], "--since 'yesterday-ish' is no moment in time"),
+        (["--until", "bogus"], "--until 'bogus' is no moment in time"),
+        (["--where", "start_time > bogus"], "condition 'start_time > bogus'"),
+        (["--where", "duration_ms >>> 1"], "operator '>>>' in the condition"),
+        (["--where", "name like x"], "operator 'like' in the condition"),
+        (["--agg", "p95"], "p95 needs a column"),
+        (["--agg", "p95"], "write p95:duration_ms"),
+        (["--agg", "count,error_rate"], "repeat the option: --agg count --agg error_rate"),
+        (["--group-by", "kind", "--columns", "name"], "error: --columns beside --group-by\n"),
+        (["--agg", "count", "--columns", "name"], "error: --columns beside --agg\n"),
+        (["--bucket", "1h", "--page", "WzFd"], "error: --page beside --bucket\n"),
+        (["--page", "%%%"], "the cursor that the page before named"),
         (["--bucket", "soon"], "for example 1m"),
         (["--columns", "nope"], "unknown column"),
     ],
@@ -114,5 +127,71 @@ def test_a_mistake_is_told_in_three_parts(
     assert "Traceback" not in ran.err
 
 
-def test_a_full_page_says_that_there_may_be_more(stored: str, llmops: Call) -> None:
-    assert "--limit" in llmops("query", "--limit", "2").err
+def test_a_full_page_names_the_next_one_until_there_is_none(stored: str, llmops: Call) -> None:
+    seen, page = [], []
+    for _ in range(9):
+        ran = llmops("query", "--json", "--columns", "span_id", "--limit", "4", *page)
+        seen += [row["span_id"] for row in json.loads(ran.out)]
+        if "--page" not in ran.err:
+            break
+        assert ran.err.startswith("4 rows; there may be more: add --page ")
+        page = ["--page", ran.err.split()[-1]]
+    assert sorted(seen) == ["f1", "f2", "o2", "s1", "w1", "w2"]
+
+
+def test_one_row_is_one_row_and_groups_have_no_pages(stored: str, llmops: Call) -> None:
+    assert llmops("query", "--limit", "1").err.startswith("1 row; there may be more: add --page ")
+    groups = llmops("query", "--limit", "2", "--group-by", "kind")
+    assert groups.err == "2 rows; there may be more: raise --limit\n"
+
+
+def test_an_empty_answer_says_so(stored: str, llmops: Call) -> None:
+    assert llmops("query", "--where", "name = nobody").out == "No span matches.\n"
+    assert json.loads(llmops("query", "--json", "--where", "name = nobody").out) == []
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_narrow_terminal_hides_whole_columns_and_names_them(
+    stored: str, llmops: Call, terminal: Call, width: int
+) -> None:
+    terminal(width)
+    ran = llmops("query")
+    lines = ran.out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert {"kind", "name", "outcome"} <= set(lines[0].split())
+    assert {"workflow", "interrupted"} <= set(ran.out.split())
+    hidden = ran.err.partition("No room for: ")[2].partition(". Widen")[0].split(", ")
+    for column in ("agent", "duration_ms", "input_tokens", "output_tokens", "trace_id"):
+        assert (column in lines[0].split()) != (column in hidden), column
+
+
+def test_a_terminal_of_eighty_columns_keeps_time_and_a_short_trace_id(
+    stored: str, llmops: Call, terminal: Call
+) -> None:
+    terminal(80)
+    ran = llmops("query", "--where", "name in desk, m-1")
+    assert "\n".join(line.rstrip() for line in ran.out.splitlines()) == snapshot("""\
+start_time UTC  kind      name  agent  outcome      duration_ms  trace_id
+11-18 11:06:43  workflow  desk         interrupted        10.00  019ab3f2c104
+11-18 11:06:40  llm       m-1          ok                150.00  019ab3f2c101
+11-18 11:06:40  workflow  desk         ok                200.00  019ab3f2c101\
+""")
+    assert ran.err == (
+        "No room for: input_tokens, output_tokens. "
+        "Widen the terminal, or name fewer with --columns, or add --json.\n"
+    )
+
+
+def test_every_column_at_once_is_told_by_number(stored: str, llmops: Call, terminal: Call) -> None:
+    terminal(80)
+    err = llmops("query", "--columns", "all").err
+    assert " more. Widen the terminal, or name fewer with --columns" in err
+    assert len(err) < 300
+
+
+def test_a_pipe_gets_whole_ids_and_whole_texts(stored: str, llmops: Call) -> None:
+    ran = llmops("query")
+    assert ran.err == ""
+    assert "019ab3f2c10100000000000000000000" in ran.out
+    assert "2026-11-18T11:06:40.000000+00:00" in ran.out
+    assert "…" not in ran.out

@@ -20,18 +20,61 @@ def listed(llmops: Call, *args: str) -> list[str]:
 
 
 def test_traces_are_listed_newest_first_and_the_unfinished_one_is_open(
-    stored: str, llmops: Call, monkeypatch: pytest.MonkeyPatch
+    stored: str, llmops: Call, terminal: Call
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "105")
+    terminal(105)
     ran = llmops("traces")
     assert ran.code == 0
     assert "\n".join(line.rstrip() for line in ran.out.splitlines()) == snapshot("""\
-trace         started (UTC)   name                         outcome           time  spans  tokens in → out
-019ab3f2c104  11-18 11:06:43  workflow desk                ◐ interrupted    10 ms      2
-019ab3f2c103  11-18 11:06:42  llm m-2                      ○ open               -      1         100 → 20
-019ab3f2c102  11-18 11:06:41  chain \\x1b[2J\\x1b]0;owned\\…  ✗ error          10 ms      1
-019ab3f2c101  11-18 11:06:40  workflow desk                ✓ ok            200 ms      2         100 → 20\
+trace         started (UTC)   name           outcome          time  spans  tokens in → out  session
+019ab3f2c104  11-18 11:06:43  workflow desk  ◐ interrupted   10 ms      2                   session-waits
+019ab3f2c103  11-18 11:06:42  llm m-2        ○ open              -      1         100 → 20  session-open
+019ab3f2c102  11-18 11:06:41  chain \\x1b[2…  ✗ error         10 ms      1                   \\x1b[2J\\x1b]…
+019ab3f2c101  11-18 11:06:40  workflow desk  ✓ ok           200 ms      2         100 → 20  session-first\
 """)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_narrow_terminal_hides_whole_columns_and_names_them(
+    stored: str, llmops: Call, terminal: Call, width: int
+) -> None:
+    terminal(width)
+    ran = llmops("traces")
+    lines = ran.out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "◐ interrupted" in ran.out
+    assert "✗ error" in ran.out
+    hidden = ran.err.partition("No room for: ")[2].partition(". Widen")[0]
+    for column in ("trace", "started (UTC)", "name", "outcome", "time", "spans", "tokens in → out"):
+        assert (column in lines[0]) != (column in hidden.split(", ")), column
+
+
+def test_a_pipe_gets_every_column_and_nothing_cut(stored: str, llmops: Call) -> None:
+    out = llmops("traces").out
+    assert "session-first" in out
+    assert FIRST in out
+    assert "2026-11-18 11:06:40" in out
+    assert "…" not in out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--outcome", "cancelled"], "--outcome is the root's; for every span: llmops query --where"),
+        (["--kind", "tool", "--outcome", "ok"], "--kind and --outcome are the root's"),
+        (["--session", "nobody"], "No trace matches.\n"),
+    ],
+)  # fmt: skip
+def test_where_none_matches_it_is_said_that_traces_exist(
+    stored: str, llmops: Call, args: list[str], said: str
+) -> None:
+    ran = llmops("traces", *args)
+    assert said in ran.out
+    assert "llmops demo" not in ran.out
+
+
+def test_the_help_says_that_outcome_and_kind_are_the_roots(llmops: Call) -> None:
+    assert "--kind and --outcome are the root's" in " ".join(llmops("traces", "--help").out.split())
 
 
 def test_every_filter_narrows_the_list(stored: str, llmops: Call) -> None:

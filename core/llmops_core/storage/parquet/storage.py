@@ -87,6 +87,7 @@ class ParquetStorage:
         """
         if self.read_only:
             if not self.folder.is_dir():
+                _check_no_file(self.folder)
                 raise StorageError(
                     f"there is no folder {str(self.folder)!r}",
                     "expected one that a monitor has written",
@@ -208,15 +209,20 @@ def _state(path: str) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
+def _check_no_file(path: Path) -> None:
+    """Raise where a folder should be and something else is; readers and writers say the same."""
+    if path.exists() and not path.is_dir():
+        raise StorageError(
+            f"{str(path)!r} is a file", "expected a folder for the spans", "choose another path"
+        )
+
+
 def _check_writable(folder: Path) -> None:
     """Raise unless the folder, or the nearest one above it that exists, can be written to."""
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
-    if not nearest.is_dir():
-        raise StorageError(
-            f"{str(nearest)!r} is a file", "expected a folder for the spans", "choose another path"
-        )
+    _check_no_file(nearest)
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise StorageError(
             f"folder {str(nearest)!r} is not writable",
