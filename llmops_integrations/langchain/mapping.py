@@ -150,7 +150,8 @@ def facts(
         return found | _plumbing(name, extra)
     found |= _graph_facts(name, tags, metadata, extra)
     if found & (NODE | TASK):
-        return found | IN_AGENT if agent_made and found & NODE else found
+        in_agent = agent_made or parent_facts & AGENT_RUN  # create_react_agent leaves no mark
+        return found | IN_AGENT if in_agent and found & NODE else found
     if agent_made and _is_agent_run(name, metadata, extra, parent_facts):
         return found | AGENT_RUN
     if parent_facts & NODE and _is_edge(name, tags, extra):

@@ -277,3 +277,51 @@ def test_what_handoffs_remember_is_let_go(play: Play) -> None:
 def test_a_request_of_a_run_that_nobody_knows_is_counted(play: Play) -> None:
     play.ask(99, "billing")
     assert play.tracer.notes == {"handoff_of_unknown_run": 1}
+
+
+def test_agents_of_a_graph_inside_a_node_hand_off_inside_it(play: Play) -> None:
+    play.node(2, "team")
+    play.start(3, 2, "chain", "team graph")
+    for run, name in ((4, "lead"), (6, "worker")):
+        fields = {"kind": "task", "name": name, "agent": "team", "step": run // 2}
+        play._put(START, run, 3, fields, True)
+        play.start(run + 1, run, "agent", name)
+        if name == "lead":
+            play.ask(run + 1, "worker")
+        for ended in (run + 1, run):
+            play.end(ended)
+    for run in (3, 2, 1):
+        play.end(run)
+    assert play.told == [("lead", "worker", "command", True, "handed_off")]
+    assert play.found[0]["parent_id"] == span_id_of(3)
+
+
+def test_nodes_that_work_for_one_agent_hand_off_by_their_own_names(play: Play) -> None:
+    play.node(2, "desk")
+    play.start(3, 2, "chain", "inner")
+    for run, name in ((4, "first"), (5, "second")):
+        fields = {"kind": "task", "name": name, "agent": "desk", "step": run}
+        play._put(START, run, 3, fields, True)
+        if name == "first":
+            play.ask(run, "second")
+        play.end(run)
+    for run in (3, 2, 1):
+        play.end(run)
+    assert play.told == [("first", "second", "command", True, "handed_off")]
+
+
+def test_a_loop_of_edges_returns_nobody(play: Play) -> None:
+    for run, name in ((2, "writer"), (4, "reviewer"), (6, "writer")):
+        play.node(run, name, step=run // 2)
+        play.model(run + 1, run, [], message("assistant", name))
+        play.end(run)
+    play.end(1)
+    assert [t[2] for t in play.told] == ["edge", "edge"]
+
+
+def test_what_the_root_sends_out_is_no_handoff(play: Play) -> None:
+    play.ask(1, "work", "send")
+    play.node(2, "work")
+    play.end(2)
+    play.end(1)
+    assert play.found == []

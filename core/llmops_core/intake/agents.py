@@ -56,12 +56,16 @@ def promote(run: Run) -> None:
     for child in run.trace.open.values():
         if child.parent is run:
             child.promotable = False
+            if child.kind == "task":  # it works for the agent, whatever it was taken for before
+                child.fields["agent"] = None
     _tell_ancestors(run)
 
 
 def _tell_ancestors(run: Run) -> None:
     name = run.fields.get("agent") or run.fields.get("name")
     around = run.parent
+    if around is not None and around.kind == "task":
+        around.wraps = name if around.wraps in (None, name) else ""
     while around is not None and around.kind in ("task", "chain"):
         around.inner_agent = around.inner_agent or name
         around = around.parent

@@ -33,6 +33,7 @@ class Request:
 
     __slots__ = (
         "above",
+        "asker",
         "carried",
         "fields",
         "held",
@@ -45,6 +46,7 @@ class Request:
 
     def __init__(self, source: Run, target_name: str, mechanism: str, start_ns: int) -> None:
         self.source = source
+        self.asker = source
         self.target_name = target_name
         self.mechanism = mechanism
         self.start_ns = start_ns
@@ -72,6 +74,8 @@ class Handoffs:
         trace = run.trace
         if type(target) is not str or not target or target == agent_of(source):
             return False
+        if source.kind == "workflow":
+            return False  # a fan-out of what the caller gave: nobody hands anything off
         for known in trace.handoffs:
             # A transfer tool is seen when it starts, and again when its command is raised: as a
             # command, or as a send where a model called several at once.
@@ -82,6 +86,7 @@ class Handoffs:
             return False
         request = Request(source, target, mechanism, now_ns)
         request.fields = {k: fields[k] for k in ("tool_call_id", "framework") if k in fields}
+        request.asker = run
         request.carried = carried(source.last_llm_output, fields.get("input"))
         trace.handoffs.append(request)
         return True
@@ -91,6 +96,7 @@ class Handoffs:
         for request in run.trace.handoffs:
             if request.target is None and _answers(run, request):
                 request.target = run
+                _stand_beside(request, run)
                 run.confirmed = (*run.confirmed, request)
                 return
 
@@ -158,21 +164,23 @@ class Handoffs:
 
     def _store(self, request: Request, end_ns: int, *, confirmed: bool) -> None:
         source, target = request.source, request.target
+        by, to = _names(source, target, request.target_name)
         fields: dict[str, Any] = {
             **request.fields,
             "kind": "handoff",
-            "agent": agent_of(source),
-            "target_agent": agent_of(target) if target is not None else request.target_name,
+            "agent": by,
+            "target_agent": to,
             "handoff_mechanism": request.mechanism,
             "handoff_confirmed": confirmed,
             "outcome": "handed_off" if confirmed else "incomplete",
             "framework": request.fields.get("framework") or source.fields.get("framework"),
             "input": request.carried,
         }
-        fields["name"] = f"{fields['agent']} → {fields['target_agent']}"
+        fields["name"] = f"{by} → {to}"
         if target is not None:
             fields["output"] = received(target, request)
-            target.called_by |= {fields["agent"]}
+            if request.mechanism not in ("edge", "return"):  # a loop of edges returns nobody
+                target.called_by |= {by}
         self._emit(request.above, fields, request.start_ns, max(end_ns, request.start_ns))
 
 
@@ -180,8 +188,9 @@ class Handoffs:
 
 
 def agent_of(run: Run) -> str:
-    """Return the agent that a run works for: its own, else its name."""
-    return run.fields.get("agent") or run.inner_agent or run.fields.get("name") or "unknown"
+    """Return the agent that a run works for: the one it wraps, its own, else its name."""
+    wrapped = run.wraps if run.kind == "task" else None
+    return wrapped or run.fields.get("agent") or run.fields.get("name") or "unknown"
 
 
 def is_agent(run: Run) -> bool:
@@ -205,7 +214,37 @@ def outermost(run: Run) -> Run:
             if name is None:
                 break
         above = above.parent
+    if top.kind == "agent" and top.parent is not None and top.parent.kind == "task":
+        return top.parent
     return top
+
+
+def _stand_beside(request: Request, target: Run) -> None:
+    """Hang an answered request beside its target, and let its source be no run around both.
+
+    Agents of a graph inside a node all bear that node's name, so by names alone the source of what
+    they hand each other is that node.
+    """
+    request.above = target.parent or request.above
+    above = target.parent
+    while above is not None and above is not request.source:
+        above = above.parent
+    if above is None:
+        return
+    run = request.asker
+    while run.parent is not None and run.parent is not target.parent:
+        run = run.parent
+    request.source = run
+
+
+def _names(source: Run, target: Run | None, asked: str) -> tuple[str, str]:
+    """Return who hands off to whom; nodes that work for one agent go by their own names."""
+    if target is None:
+        return agent_of(source), asked
+    by, to = agent_of(source), agent_of(target)
+    if by == to:
+        return source.fields.get("name") or by, target.fields.get("name") or to
+    return by, to
 
 
 def _answers(run: Run, request: Request) -> bool:
@@ -213,10 +252,10 @@ def _answers(run: Run, request: Request) -> bool:
         return False
     if request.target_name not in (run.fields.get("name"), run.fields.get("agent")):
         return False
-    above: Run | None = request.above
+    above: Run | None = request.asker
     while above is not None:
-        if run.parent is above:
-            return True
+        if run.parent is above.parent:
+            return run is not above and above.parent is not None
         above = above.parent
     return False
 

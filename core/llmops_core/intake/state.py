@@ -85,6 +85,7 @@ class Run:
         "starts",
         "trace",
         "tries",
+        "wraps",
     )
 
     trace: Trace
@@ -112,6 +113,8 @@ class Run:
         self.tries: Mapping[tuple[Any, Any], int] = {}
         # What handoffs need to know; tuples until somebody has something to remember.
         self.inner_agent: str | None = None
+        #: The agent whose own run this node holds; "" if it holds several.
+        self.wraps: str | None = None
         self.first_llm_input: Frozen | None = None
         self.last_llm_input: Frozen | None = None
         self.last_llm_output: Frozen | None = None
