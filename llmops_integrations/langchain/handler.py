@@ -82,6 +82,13 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         self._recorder: Recorder = self.monitor.recorder
         self._runs = runs_of(self.monitor)
 
+    def __copy__(self) -> LLMOpsCallbackHandler:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LLMOpsCallbackHandler:
+        """Return itself: a model that is copied deeply takes its callbacks along."""
+        return self
+
     # ---- chains, graphs, nodes ----
 
     @guarded
@@ -113,7 +120,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         rule = rule_for(found)
         shown = name or "chain"
         run = Run(rule.kind, shown, parent, given, found)
-        self._runs.open(key, run)
+        self._runs.open(key, run, self)
         if rule.kind is None:
             self._recorder.skip()
             if name == _PREBUILT_STEP:
@@ -341,7 +348,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         below = inherited_facts(above)
         run = Run(fields["kind"], fields["name"], parent, given, below)
         run.model_known = "model" in fields
-        self._runs.open(run_id.int, run)
+        self._runs.open(run_id.int, run, self)
         identity = translate.identity_fields(tags, metadata)
         attributes = fields.get("attributes")
         if attributes and "attributes" in identity:
@@ -422,6 +429,8 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
 
     def _point(self, run_id: UUID, fields: dict[str, Any]) -> None:
         run = self._runs.get(run_id.int)
+        if run is not None and run.owner not in (None, self):
+            return  # the handler that saw the run first records its events
         parent = run.parent if run is not None and run.kind is None else run_id.int
         fields["kind"] = "event"
         fields["outcome"] = "ok"

@@ -28,6 +28,7 @@ class Run:
         "kind",
         "model_known",
         "name",
+        "owner",
         "parent",
         "streamed",
         "thread",
@@ -49,6 +50,7 @@ class Run:
         self.interrupted = False
         self.model_known = False
         self.streamed = False
+        self.owner: object = None
         #: The checkpointer's thread, what a graph asks a human, and fields that its end brings.
         self.thread: str | None = None
         self.asked: tuple[Any, ...] = ()
@@ -69,10 +71,15 @@ class OpenRuns:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def open(self, run_id: int, run: Run) -> None:
-        """Remember a run; forget the oldest if there are too many."""
+    def open(self, run_id: int, run: Run, owner: object = None) -> None:
+        """Remember a run; forget the oldest if there are too many.
+
+        A run that is open already stays as it is: its first *owner* is the one that records it.
+        """
         runs = self._runs
-        runs[run_id] = run
+        run.owner = owner
+        if runs.setdefault(run_id, run) is not run:
+            return
         while len(runs) > self._limit:
             try:
                 runs.pop(next(iter(runs)), None)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("langgraph")
 
-from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManager, dispatch_custom_event
 from langchain_kit import failures_of_ours, scripted
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
@@ -118,6 +118,16 @@ def test_an_explicit_handler_beside_it_records_once(
     )
     assert [bool(s.wait_key) for s in spans() if s.parent_id is None] == [True]
     assert failures_of_ours(spans.monitor) == {}
+
+
+def test_custom_events_are_recorded_once_beside_an_explicit_handler(
+    spans: CapturedSpans,  # noqa: F811
+):
+    graph = line(("a", lambda state: dispatch_custom_event("half", {"done": 1}) or say("a")(state)))
+    graph = monitor_graph(graph, monitor=spans.monitor)
+    for callbacks in ([], [LLMOpsCallbackHandler(spans.monitor)]):
+        graph.invoke(START, config(callbacks=callbacks))
+    assert [span.name for span in spans() if span.kind == "event"] == ["half", "half"]
 
 
 def test_monitored_graphs_in_a_monitored_graph_record_once(spans: CapturedSpans):  # noqa: F811
