@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from llmops_core.batch import SpanBatch
+from llmops_core.journal import writer as journal_module
 from llmops_core.journal.format import segments
 from llmops_core.journal.recovery import RecoveryReport, recover
 from llmops_core.journal.writer import Journal, new_writer_id
@@ -159,6 +162,44 @@ def test_what_was_open_becomes_incomplete_once(tmp_path: Path) -> None:
     assert rows[f"{100:016x}"].seq == 4
     assert rows[f"{2:016x}"].outcome == "ok", "it finished after the file was written"
     assert store.seqs == [1, 2, 3, 4]
+
+
+class Killed(BaseException):
+    """Stands for a kill -9: nothing after it runs."""
+
+
+@pytest.mark.parametrize("steps", range(10))
+def test_a_recovery_killed_while_it_removes_the_journal_stores_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    monkeypatch.setattr(journal_module, "SEGMENT_BYTES", 100)
+    journal = died(tmp_path, upto=4)
+    journal.replace_open([span(0, outcome="incomplete", run=100)])
+    (journal.folder / ".open.tmp").touch()
+    journal.release()
+    assert len(segments(journal.folder)) == 4
+    store, left = Store(), steps
+    unlink, rmdir = Path.unlink, Path.rmdir
+
+    def counted(real: Callable[..., None]) -> Callable[..., None]:
+        def step(path: Path, *arguments: object, **named: object) -> None:
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            real(path, *arguments, **named)
+
+        return step
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", counted(unlink))
+        patched.setattr(Path, "rmdir", counted(rmdir))
+        with contextlib.suppress(Killed):
+            run(tmp_path, store)
+    assert journal.folder.exists() == (steps < 9), "the fault really happened"
+    assert run(tmp_path, store).failed == []
+    assert store.seqs == [1, 2, 3, 4, 5]
+    assert not journal.folder.exists()
 
 
 def test_a_torn_tail_is_cut_and_counted(tmp_path: Path) -> None:

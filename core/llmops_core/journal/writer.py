@@ -122,7 +122,7 @@ class Journal:
                 os.close(descriptor)
             temporary.rename(self.folder / "open")
             self._had_open = bool(spans)
-        self._reap()
+        self.reap()
 
     def read_from(self, seq: int, limit: int) -> list[Span]:
         """Read back up to *limit* spans from *seq* on, in order. For a delivery that fell behind."""
@@ -179,7 +179,8 @@ class Journal:
             raise
         segment.bytes += len(data)
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Drop the segments that are stored throughout. Only once the file of open spans is written."""
         with self._lock:
             active = self._segments[-1]
             if active.bytes >= SEGMENT_BYTES // 4 and active.last_seq <= self._stored_to:
@@ -193,11 +194,16 @@ class Journal:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a journal that is stored throughout: the segments first, the lock last."""
+    """Remove a journal that is stored throughout. May be cut short after any step.
+
+    The file of open spans goes first: only the segments tell that its spans are stored. Then the
+    segments, oldest first, as a range is noted stored after its spans; the lock last.
+    """
+    for name in ("open", ".open.tmp"):
+        (folder / name).unlink(missing_ok=True)
     for path in segments(folder):
         path.unlink(missing_ok=True)
-    for name in ("open", ".open.tmp", "lock"):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "lock").unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
 
