@@ -117,6 +117,111 @@ def test_a_failed_write_leaves_no_half_record(
     assert damage.records == 0
 
 
+def fail_to_open(monkeypatch: pytest.MonkeyPatch, ending: str, calls: list[str]) -> None:
+    real = os.open
+
+    def full(path: str | Path, *arguments: int) -> int:
+        if str(path).endswith(ending):
+            calls.append(str(path))
+            raise OSError(28, "No space left on device")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", full)
+
+
+def test_segments_go_even_if_the_file_of_open_spans_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SEGMENT_BYTES", 2_000)
+    journal, calls = open_journal(tmp_path), []
+    journal.replace_open([span(1)])
+    for seq in range(1, 31):
+        journal.append([span(seq, "x" * 500)])
+    journal.mark_stored(1, 30)
+    fail_to_open(monkeypatch, ".open.tmp", calls)
+    with pytest.raises(OSError, match="No space"):
+        journal.replace_open([span(31)])
+    assert calls, "the fault really happened"
+    assert len(segments(journal.folder)) == 1
+    assert not (journal.folder / "open").exists(), "span 1 would be stored again by a recovery"
+
+
+def test_no_segment_goes_while_a_stale_file_of_open_spans_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SEGMENT_BYTES", 2_000)
+    journal = open_journal(tmp_path)
+    journal.replace_open([span(1)])
+    for seq in range(1, 31):
+        journal.append([span(seq, "x" * 500)])
+    journal.mark_stored(1, 30)
+    before = segments(journal.folder)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        journal.replace_open([])
+    assert segments(journal.folder) == before
+
+
+def test_a_segment_stays_while_its_numbers_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SEGMENT_BYTES", 2_000)
+    journal = open_journal(tmp_path)
+    journal.append([span(7, "x" * 3_000)])
+    journal.mark_stored(7, 7)
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                journal.replace_open([])
+    assert segments(journal.folder)[0].stat().st_size > 3_000
+    journal.replace_open([])
+    (path,) = segments(journal.folder)
+    *_, note = read_records(path.read_bytes(), 0, Damage())
+    assert (note.type, note.range) == ("c", (1, 7))
+
+
+def test_a_segment_whose_half_record_stays_is_written_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_journal(tmp_path)
+    journal.append([span(1)])
+    real = os.write
+
+    def broken(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    def half(descriptor: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", broken)
+        return real(descriptor, bytes(data)[:20])
+
+    monkeypatch.setattr(os, "ftruncate", broken)
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(OSError, match="Input"):
+        journal.append([span(2)])
+    monkeypatch.undo()
+    journal.append([span(3)])
+    assert [seqs(path.read_bytes(), Damage()) for path in segments(journal.folder)] == [[1], [3]]
+
+
+def test_a_closed_journal_writes_nothing_more(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.append([span(1)])
+    journal.close(remove=False)
+    before = list(journal.folder.iterdir())
+    with pytest.raises(OSError, match="closed"):
+        journal.mark_stored(1, 1)
+    assert list(journal.folder.iterdir()) == before
+
+
 def test_closing_with_everything_stored_leaves_nothing(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     journal.append([span(1)])

@@ -10,7 +10,9 @@ The intake thread appends, the delivery seals and marks ranges stored; a lock or
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import itertools
 import os
 import secrets
 import shutil
@@ -61,7 +63,6 @@ class Journal:
         self._number = 0
         self._fd = -1
         self._stored_to = 0
-        self._had_open = False
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Made under a hidden name and locked before it appears: a recoverer that saw the folder
         # first would take its writer for dead.
@@ -111,18 +112,19 @@ class Journal:
         """Replace the file of open spans, then drop the segments that are stored throughout.
 
         In this order: while a segment is there, recovery knows that a span of the file of open
-        spans has finished since.
+        spans has finished since. So a file that cannot be replaced goes before a segment does.
         """
-        if spans or self._had_open:
-            temporary = self.folder / ".open.tmp"
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                _write_all(descriptor, encode_spans(spans))
-            finally:
-                os.close(descriptor)
-            temporary.rename(self.folder / "open")
-            self._had_open = bool(spans)
-        self.reap()
+        path = self.folder / "open"
+        try:
+            if spans:
+                self._write_open(path, spans)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError:
+            path.unlink(missing_ok=True)
+            self._reap()
+            raise
+        self._reap()
 
     def read_from(self, seq: int, limit: int) -> list[Span]:
         """Read back up to *limit* spans from *seq* on, in order. For a delivery that fell behind."""
@@ -157,16 +159,26 @@ class Journal:
                     os.close(descriptor)
                 setattr(self, name, -1)
 
+    def _write_open(self, path: Path, spans: Sequence[Span]) -> None:
+        temporary = self.folder / ".open.tmp"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            _write_all(descriptor, encode_spans(spans))
+        finally:
+            os.close(descriptor)
+        temporary.rename(path)
+
     def _rotate(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            self._leave_segment()
         self._number += 1
         path = self.folder / f"{self._number:06d}.log"
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._segments.append(_Segment(path))
 
     def _write(self, data: bytes) -> None:
+        if self._lock_fd < 0:
+            raise OSError(errno.EBADF, "the journal is closed")  # it may be a recoverer's by now
         if self._fd < 0 or self._segments[-1].bytes >= SEGMENT_BYTES:
             self._rotate()
         segment = self._segments[-1]
@@ -174,23 +186,32 @@ class Journal:
             _write_all(self._fd, data)
         except OSError:
             # Half a record would only cost a resynchronisation, but a full disk leaves many.
-            with contextlib.suppress(OSError):
+            try:
                 os.ftruncate(self._fd, segment.bytes)
+            except OSError:  # its size is not what we think: nothing more is written to it
+                self._leave_segment()
             raise
         segment.bytes += len(data)
 
-    def reap(self) -> None:
-        """Drop the segments that are stored throughout. Only once the file of open spans is written."""
+    def _leave_segment(self) -> None:
+        descriptor, self._fd = self._fd, -1
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+    def _reap(self) -> None:
         with self._lock:
             active = self._segments[-1]
             if active.bytes >= SEGMENT_BYTES // 4 and active.last_seq <= self._stored_to:
                 self._rotate()
-                if active.last_seq:
-                    # The new segment must not make its range look unknown to a recoverer.
-                    self._write(encode_stored(1, self._stored_to))
-            while len(self._segments) > 1 and self._segments[0].last_seq <= self._stored_to:
-                self._segments[0].path.unlink(missing_ok=True)
-                del self._segments[0]
+            *old, _ = self._segments
+            gone = list(itertools.takewhile(lambda s: s.last_seq <= self._stored_to, old))
+            left = self._segments[len(gone) :]
+            if gone and self._stored_to and not any(s.last_seq for s in left):
+                # What stays must tell how far the numbers went: a recoverer numbers on from there.
+                self._write(encode_stored(1, self._stored_to))
+            for segment in gone:
+                segment.path.unlink(missing_ok=True)
+                self._segments.remove(segment)
 
 
 def remove_folder(folder: Path) -> None:
