@@ -259,3 +259,14 @@ def test_02_a_run_resumed_in_another_process_joins_the_paused_one(make: str, tmp
     assert pause.waited_ms > 0
     assert pause.resumed_trace_ids != (pause.trace_id,)
     assert len(pause.resumed_trace_ids) == 1
+
+
+def test_what_a_pause_brings_stands_beside_the_applications_own_attributes(
+    spans: CapturedSpans,  # noqa: F811
+):
+    graph = monitor_graph(one(), monitor=spans.monitor)
+    graph.invoke(START, config(metadata={"tenant": "acme"}))
+    (root,) = roots(spans)
+    assert root.attributes["tenant"] == "acme"
+    assert root.attributes["langgraph.pause"] == "interrupt"
+    assert root.attributes["langgraph.checkpoint_id"]
