@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,14 @@ from hypothesis import strategies as st
 from llmops_core.journal import writer as journal_module
 from llmops_core.journal.format import (
     Damage,
+    Range,
     encode_range,
     encode_spans,
     encode_stored,
     read_records,
     segments,
 )
+from llmops_core.journal.ranges import Ranges
 from llmops_core.journal.recovery import writers
 from llmops_core.journal.writer import Journal, new_writer_id
 from llmops_core.span import Span
@@ -265,6 +269,23 @@ def test_a_damaged_byte_costs_one_record_and_never_raises(
     missing = set(range(1, 9)) - {s for s in got if s is not None}
     assert len(missing) <= 2, "the first record holds two spans"
     assert got == sorted(s for s in got if s is not None)
+
+
+PAIRS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=12)
+
+
+@given(some=PAIRS, others=PAIRS, window=st.tuples(st.integers(0, 41), st.integers(0, 41)))
+def test_ranges_are_a_set_of_numbers(some: list[Range], others: list[Range], window: Range) -> None:
+    def numbers(ranges: Iterable[Range]) -> set[int]:
+        return {n for first, last in ranges for n in range(first, last + 1)}
+
+    ranges = Ranges(some)
+    assert numbers(ranges) == numbers(some) == {n for n in range(50) if n in ranges}
+    assert len(ranges) == len(numbers(some))
+    assert numbers(ranges.within(*window)) == numbers(some) & numbers([window])
+    assert numbers(ranges.without(Ranges(others))) == numbers(some) - numbers(others)
+    apart = list(ranges)
+    assert all(a[1] + 1 < b[0] for a, b in itertools.pairwise(apart))
 
 
 @given(data=st.binary(max_size=300))

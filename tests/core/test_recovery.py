@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,6 +148,48 @@ def test_a_recovery_that_fails_in_the_middle_is_continued_with_the_same_ranges(
     run(tmp_path, second, batch_spans=3)
     assert second.ranges == [(5, 8), (9, 10)], "sealed before the failure, so cut the same way"
     assert sorted(first.seqs + second.seqs) == list(range(1, 11))
+
+
+def test_a_range_that_was_sealed_between_others_is_not_taken_by_a_new_one(tmp_path: Path) -> None:
+    journal = died(tmp_path, upto=12)
+    journal.seal(4, 6)
+    journal.mark_stored(9, 9)
+    journal.release()
+    store = Store()
+    run(tmp_path, store, batch_spans=5)
+    assert store.ranges == [(1, 3), (4, 6), (7, 8), (10, 12)]
+
+
+def test_what_was_open_is_numbered_on_in_batches(tmp_path: Path) -> None:
+    journal = died(tmp_path, upto=3)
+    journal.replace_open([span(0, outcome="incomplete", run=run) for run in range(100, 110)])
+    journal.release()
+    store = Store()
+    assert run(tmp_path, store).incomplete == 10
+    assert store.seqs == list(range(1, 14))
+    assert len({s.span_id for b in store.batches for s in b.rows}) == 13
+
+
+def test_a_large_journal_is_recovered_within_the_memory_of_a_few_ranges(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, new_writer_id(), max_bytes=2**30)
+    for first in range(1, 20_001, 100):
+        journal.append([span(q).replace(input="x" * 2_000) for q in range(first, first + 100)])
+    journal.release()
+    assert journal.size > 40_000_000
+    stored = 0
+
+    async def write(batch: SpanBatch) -> None:
+        nonlocal stored
+        stored += len(batch)
+
+    tracemalloc.start()
+    try:
+        report = asyncio.run(recover(tmp_path, write, batch_spans=1_000))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (report.spans, stored) == (20_000, 20_000)
+    assert peak < 20_000_000, "a segment, or a few ranges"
 
 
 def test_what_was_open_becomes_incomplete_once(tmp_path: Path) -> None:

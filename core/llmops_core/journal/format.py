@@ -45,11 +45,12 @@ Range = tuple[int, int]
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One record as read: spans, or a range that was sealed or stored; ``end`` is its file offset."""
+    """One record as read: spans, or a range that was sealed or stored; and where it lies."""
 
     type: str
     spans: list[Span]
     range: Range
+    start: int
     end: int
 
 
@@ -85,12 +86,12 @@ def segments(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*.log") if p.stem.isdigit())
 
 
-def _decode(payload: bytes | memoryview, end: int) -> Record | None:
+def _decode(payload: bytes | memoryview, start: int, end: int) -> Record | None:
     try:
         record_type, body = _head.decode(payload)
         if record_type == "s":
-            return Record("s", _spans.decode(body), (0, 0), end)
-        return Record(record_type, [], _range.decode(body), end)
+            return Record("s", _spans.decode(body), (0, 0), start, end)
+        return Record(record_type, [], _range.decode(body), start, end)
     except msgspec.MsgspecError:
         return None  # counted by the caller as damage
 
@@ -112,7 +113,7 @@ def read_records(data: bytes, offset: int, damage: Damage) -> Iterator[Record]:
             return  # a torn tail, or a write in progress
         record = None
         if sound and end <= size and zlib.crc32(view[start:end]) == crc:
-            record = _decode(view[start:end], end)
+            record = _decode(view[start:end], offset, end)
         if record is not None:
             yield record
             offset = end

@@ -2,18 +2,22 @@
 
 Runs at the next start on the storage's own thread, and by ``llmops recover``. Each journal is locked
 while it is replayed, and a range that its writer had sealed is cut the same way, so neither two
-recoverers nor a crash in the middle can store a span twice.
+recoverers nor a crash in the middle can store a span twice. A journal may be larger than memory: it
+is read once to see what lies where, and then one range at a time.
 """
 
 from __future__ import annotations
 
+import asyncio
+import bisect
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -21,18 +25,22 @@ from llmops_core.batch import SpanBatch
 from llmops_core.journal.format import (
     Damage,
     Range,
+    Record,
     encode_range,
     encode_spans,
     encode_stored,
     read_records,
     segments,
 )
+from llmops_core.journal.ranges import Ranges
 from llmops_core.journal.writer import remove_folder
 from llmops_core.span import Span
 
 __all__ = ["RecoveryReport", "recover", "writers"]
 
 DEFAULT_BATCH: Final = 5_000
+#: Records are looked up in pieces of this size: an entry for each would be as large as the spans.
+PIECE_BYTES: Final = 64 * 1024
 Write = Callable[[SpanBatch], Awaitable[None]]
 
 
@@ -108,44 +116,107 @@ def _lock(folder: Path) -> int | None:
     return None
 
 
-class _Found(msgspec.Struct):
-    spans: dict[int, Span]
-    sealed: list[Range]
-    stored: list[Range]
+class _Piece(msgspec.Struct, gc=False):
+    """Neighbouring records of one segment, and the range of their numbers."""
+
+    path: Path
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+class _Index(msgspec.Struct):
+    """What lies where in a journal. Small: the spans themselves stay on disk until their turn."""
+
+    pieces: list[_Piece] = msgspec.field(default_factory=list)
+    known: Ranges = msgspec.field(default_factory=Ranges)
+    sealed: list[Range] = msgspec.field(default_factory=list)
+    stored: Ranges = msgspec.field(default_factory=Ranges)
+    reach: list[int] = msgspec.field(default_factory=list)
+    top: int = 0
+
+    def note(self, path: Path, record: Record, opened: dict[str, Span]) -> None:
+        if record.type == "s":
+            seqs = [s.seq for s in record.spans if s.seq]
+            for span in record.spans:
+                opened.pop(span.span_id, None)
+            if seqs:
+                self.place(path, record.start, record.end, seqs)
+            return
+        if record.type == "r":
+            self.sealed.append(record.range)
+        elif record.type == "c":
+            self.stored.add(*record.range)
+        self.top = max(self.top, record.range[1])
+
+    def place(self, path: Path, start: int, end: int, seqs: list[int]) -> None:
+        first, last = min(seqs), max(seqs)
+        self.top = max(self.top, last)
+        if last - first < len(seqs):
+            self.known.add(first, last)
+        else:
+            for seq in seqs:
+                self.known.add(seq, seq)
+        piece = self.pieces[-1] if self.pieces else None
+        if piece is not None and piece.path == path and end - piece.start <= PIECE_BYTES:
+            piece.end, piece.first = end, min(piece.first, first)
+            piece.last = max(piece.last, last)
+        else:
+            self.pieces.append(_Piece(path, start, end, first, last))
+
+    def sort(self) -> None:
+        """Order the pieces by their numbers, so that those of a range are found quickly."""
+        self.pieces.sort(key=lambda p: p.first)
+        self.reach = list(itertools.accumulate((p.last for p in self.pieces), max))
+
+    def load(self, ranges: Ranges, first: int, last: int) -> list[Span]:
+        """Read the spans of *ranges*, which lie between *first* and *last*."""
+        found: dict[int, Span] = {}
+        low = bisect.bisect_left(self.reach, first)
+        high = bisect.bisect_right(self.pieces, last, key=lambda p: p.first)
+        chosen = [p for p in self.pieces[low:high] if p.last >= first]
+        for piece in sorted(chosen, key=lambda p: (p.path, p.start)):
+            with piece.path.open("rb") as file:
+                file.seek(piece.start)
+                data = file.read(piece.end - piece.start)
+            for record in read_records(data, 0, Damage()):
+                found.update({s.seq: s for s in record.spans if s.seq and s.seq in ranges})
+        return [found[seq] for seq in sorted(found)]
 
 
 async def _replay(folder: Path, write: Write, batch_spans: int, report: RecoveryReport) -> None:
-    found = _read(folder, report)
-    log = _Appender(folder)
-    try:
-        _add_open(folder, found, log, report)
-        pending = {q: s for q, s in found.spans.items() if not _within(q, found.stored)}
-        report.already_stored += len(found.spans) - len(pending)
-        for first, last in _ranges(pending, found.sealed, batch_spans):
-            # pop: each span belongs to one range only, whatever the journal says
-            rows = [pending.pop(q) for q in sorted(pending) if first <= q <= last]
-            if (first, last) not in found.sealed:
+    opened = _read_open(folder)
+    index = await _index(folder, opened, report)
+    with _Appender(folder) as log:
+        _add_open(list(opened.values()), index, log, batch_spans, report)
+        index.sort()
+        pending = index.known.without(index.stored)
+        report.already_stored += len(index.known) - len(pending)
+        sealed = set(index.sealed)
+        for first, last in _cut(pending, index.sealed, batch_spans):
+            # Each span belongs to one range only, whatever the journal says.
+            mine = pending.within(first, last)
+            rows = index.load(mine, first, last)
+            if not rows:
+                continue
+            pending = pending.without(mine)
+            if (first, last) not in sealed:
                 log.append(encode_range(first, last))
             await write(SpanBatch(rows, writer_id=folder.name, first_seq=first, last_seq=last))
             log.append(encode_stored(first, last))
             report.spans += len(rows)
-    finally:
-        log.close()
 
 
-def _read(folder: Path, report: RecoveryReport) -> _Found:
-    found = _Found({}, [], [])
+async def _index(folder: Path, opened: dict[str, Span], report: RecoveryReport) -> _Index:
+    """Read the segments, one at a time; forget of *opened* what has finished since."""
+    index = _Index()
     for path in segments(folder):
         data = path.read_bytes()
         damage, end = Damage(), 0
         for record in read_records(data, 0, damage):
             end = record.end
-            if record.type == "s":
-                found.spans.update({s.seq: s for s in record.spans if s.seq})
-            elif record.type == "r":
-                found.sealed.append(record.range)
-            elif record.type == "c":
-                found.stored.append(record.range)
+            index.note(path, record, opened)
         if damage.records:
             _keep_damaged(path)
             report.damaged_records += damage.records
@@ -153,7 +224,8 @@ def _read(folder: Path, report: RecoveryReport) -> _Found:
         elif end < len(data):
             report.torn_bytes += len(data) - end
             os.truncate(path, end)  # so that what we append can be read
-    return found
+        await asyncio.sleep(0)  # let the living writer store in between
+    return index
 
 
 def _keep_damaged(path: Path) -> None:
@@ -164,50 +236,55 @@ def _keep_damaged(path: Path) -> None:
         shutil.copy2(path, corrupt / f"{path.parent.name}-{path.name}")
 
 
-def _add_open(folder: Path, found: _Found, log: _Appender, report: RecoveryReport) -> None:
-    """Journal the spans that were open when the writer died, unless they finished since."""
+def _read_open(folder: Path) -> dict[str, Span]:
+    """Return the spans that were open when the file of them was last replaced, by id."""
     try:
         data = (folder / "open").read_bytes()
     except FileNotFoundError:
-        return
-    known = {s.span_id for s in found.spans.values()}
-    spans = [s for r in read_records(data, 0, Damage()) for s in r.spans]
-    missing = [s for s in spans if s.span_id not in known]
-    if not missing:
-        return
-    seq = max([*found.spans, *(last for _, last in found.sealed + found.stored)], default=0)
-    numbered = [s.replace(seq=seq + i) for i, s in enumerate(missing, 1)]
-    log.append(encode_spans(numbered))
-    found.spans.update({s.seq: s for s in numbered if s.seq})
-    report.incomplete += len(numbered)
+        return {}
+    return {s.span_id: s for r in read_records(data, 0, Damage()) for s in r.spans}
 
 
-def _within(seq: int, ranges: list[Range]) -> bool:
-    return any(first <= seq <= last for first, last in ranges)
+def _add_open(
+    spans: list[Span], index: _Index, log: _Appender, batch_spans: int, report: RecoveryReport
+) -> None:
+    """Journal the spans that were open when the writer died and did not finish since."""
+    for start in range(0, len(spans), batch_spans):
+        part = spans[start : start + batch_spans]
+        numbered = [s.replace(seq=index.top + i) for i, s in enumerate(part, 1)]
+        begin, end = log.append(encode_spans(numbered))
+        index.place(log.path, begin, end, [s.seq for s in numbered if s.seq])
+        report.incomplete += len(numbered)
 
 
-def _ranges(pending: dict[int, Span], sealed: list[Range], batch_spans: int) -> list[Range]:
-    """Cut what is pending: sealed ranges as they are, the rest into new ones."""
-    cut = [r for r in dict.fromkeys(sealed) if any(r[0] <= q <= r[1] for q in pending)]
-    rest = sorted(q for q in pending if not _within(q, cut))
-    for start in range(0, len(rest), batch_spans):
-        part = rest[start : start + batch_spans]
-        cut.append((part[0], part[-1]))
+def _cut(pending: Ranges, sealed: list[Range], batch_spans: int) -> list[Range]:
+    """Cut what is pending: sealed ranges as they are, the rest into new ones between them."""
+    cut = [r for r in dict.fromkeys(sealed) if pending.within(*r)]
+    rest = pending.without(Ranges(cut))
+    for first, last in rest:
+        cut += [(at, min(last, at + batch_spans - 1)) for at in range(first, last + 1, batch_spans)]
     return sorted(cut)
 
 
 class _Appender:
-    """Appends notes to the dead writer's journal, in a segment of its own."""
+    """Appends to the dead writer's journal, in a segment of its own."""
 
     def __init__(self, folder: Path) -> None:
         numbers = [int(p.stem) for p in segments(folder)]
-        path = folder / f"{max(numbers, default=0) + 1:06d}.log"
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.path = folder / f"{max(numbers, default=0) + 1:06d}.log"
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._bytes = 0
 
-    def append(self, data: bytes) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def append(self, data: bytes) -> Range:
+        """Write a record; return where it begins and ends."""
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
-
-    def close(self) -> None:
-        os.close(self._fd)
+        self._bytes += len(data)
+        return self._bytes - len(data), self._bytes
