@@ -122,9 +122,9 @@ class Journal:
                 path.unlink(missing_ok=True)
         except OSError:
             path.unlink(missing_ok=True)
-            self._reap()
+            self.reap()
             raise
-        self._reap()
+        self.reap()
 
     def read_from(self, seq: int, limit: int) -> list[Span]:
         """Read back up to *limit* spans from *seq* on, in order. For a delivery that fell behind."""
@@ -198,7 +198,8 @@ class Journal:
         with contextlib.suppress(OSError):
             os.close(descriptor)
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Drop the segments that are stored throughout. For when the open spans are as before."""
         with self._lock:
             active = self._segments[-1]
             if active.bytes >= SEGMENT_BYTES // 4 and active.last_seq <= self._stored_to:
