@@ -128,7 +128,7 @@ class Span(
     ] = None
     error_message: Annotated[_Text, _column("what", "text of the exception, bounded")] = None
     attempt: Annotated[
-        _Count, _column("what", "1 for the first attempt, 2 for its first retry")
+        _Count, _column("what", "number of the attempt, from 1; null where nothing was retried")
     ] = None
     step: Annotated[_Count, _column("what", "the framework's own step number")] = None
     tool_call_id: Annotated[_Text, _column("what", "the model's id of the tool call")] = None

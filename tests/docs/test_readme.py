@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,12 +30,16 @@ BLOCKS = [
 ]
 
 
-def run(folder: Path, *command: str) -> str:
+#: What makes the output a terminal, one of 90 columns that knows no escapes.
+TERMINAL = {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "90", "LINES": "40"}
+
+
+def run(folder: Path, *command: str, **env: str) -> str:
     """Run a command in a folder, as a user would who has set nothing."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LLMOPS_", "FORCE_COLOR"))}
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False,
-        env={**kept, "COLUMNS": "90", "LLMOPS_STATE_DIR": str(folder / ".state")},
+        env={**kept, "COLUMNS": "90", "LLMOPS_STATE_DIR": str(folder / ".state"), **env},
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -66,7 +71,7 @@ def test_every_python_block_runs_in_the_order_of_the_page(after_python: Path) ->
 
 def test_the_output_shown_is_the_output_printed(after_python: Path) -> None:
     shown = next(b.code for b in BLOCKS if b.language == "text")
-    printed = run(after_python, sys.executable, "-m", "llmops_core.cli", "traces")
+    printed = run(after_python, sys.executable, "-m", "llmops_core.cli", "traces", **TERMINAL)
     assert shape(printed) == shape(shown)
 
 
@@ -94,6 +99,26 @@ def test_every_block_has_a_language_that_is_checked_here() -> None:
 def test_the_first_example_is_at_most_twelve_lines() -> None:
     code = next(b.code for b in BLOCKS if b.language == "python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
+
+
+def test_the_readme_the_demo_and_the_page_read_the_same_files_in_the_same_way() -> None:
+    from llmops_core.cli.demo import _one_liners
+
+    page = (ROOT / "docs" / "parquet.md").read_text(encoding="utf-8")
+    for text in (README, page, "\n".join(_one_liners("llmops_data"))):
+        globs = re.findall(r"llmops_data/[^'\"`$ <]*\.parquet", text)
+        assert {g for g in globs if "*" in g} == {"llmops_data/*/events_*.parquet"}
+        assert re.search(r"read_parquet\(\S+, union_by_name ?= ?true\)", text)
+
+
+def test_the_package_advertises_the_frameworks_that_it_has_handlers_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    for framework in ("langchain", "langgraph", "crewai"):
+        exists = (ROOT / "llmops_integrations" / framework).is_dir()
+        assert (framework in project["keywords"]) == exists
+        for text in (project["description"], citation):
+            assert (framework in text.lower()) == exists
 
 
 def test_links_and_pictures_resolve() -> None:
