@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ class SpanBatch:
         self.writer_id = writer_id
         self.first_seq = first_seq
         self.last_seq = last_seq
+        self._arrow: pa.Table | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -40,10 +40,14 @@ class SpanBatch:
         where = f"{self.writer_id}:{self.first_seq}-{self.last_seq}"
         return f"<SpanBatch {len(self.rows)} spans, {where}>"
 
-    @functools.cached_property
+    @property
     def arrow(self) -> pa.Table:
         """The rows as one Arrow table of :func:`~llmops_core.schema.arrow_schema`, made once."""
-        return spans_to_arrow(self.rows)
+        # Not cached_property: on 3.11 it has one lock for all objects, and a child that is forked
+        # while a batch is being converted would wait for it for ever.
+        if self._arrow is None:
+            self._arrow = spans_to_arrow(self.rows)
+        return self._arrow
 
     def with_rows(self, rows: Iterable[Span]) -> SpanBatch:
         """Return a batch of the same range with other *rows*."""

@@ -25,12 +25,18 @@ class Failures:
         # Re-entrant: a log handler of the application may call back into a monitored function.
         self._lock = RLock()
         self._counts: dict[str, int] = {}
-        self._listeners: list[Listener] = []
-        self._notifying = False
+        self._listener: Listener | None = None
 
     def listen(self, listener: Listener) -> None:
-        """Call ``listener(plugin, where, error)`` at each failure, on the thread where it happens."""
-        self._listeners.append(listener)
+        """Call ``listener(plugin, where, error)`` at each failure, on the thread where it happens.
+
+        There is one listener; it must not block, raise, or run foreign code.
+        """
+        self._listener = listener
+
+    def after_fork(self) -> None:
+        """Take a new lock: another thread may have held the old one when the process forked."""
+        self._lock = RLock()
 
     def report(self, plugin: str, where: str, error: BaseException) -> None:
         """Count a swallowed failure and log the first of its sort."""
@@ -42,25 +48,13 @@ class Failures:
             self._counts[key] = count
         if count == 1:
             _log(plugin, where, error)
-        self._notify(plugin, where, error)
+        if self._listener is not None:
+            self._listener(plugin, where, error)
 
     def counts(self) -> dict[str, int]:
         """Return failures so far, by ``plugin.where: type``."""
         with self._lock:
             return dict(self._counts)
-
-    def _notify(self, plugin: str, where: str, error: BaseException) -> None:
-        with self._lock:
-            if self._notifying:  # a listener failed: counted above, never reported again
-                return
-            self._notifying = True
-        try:
-            for listener in self._listeners:
-                listener(plugin, where, error)
-        except Exception as failure:
-            self.report("plugin", "llmops_plugin_failed", failure)
-        finally:
-            self._notifying = False
 
 
 def _log(plugin: str, where: str, error: BaseException) -> None:

@@ -7,8 +7,9 @@ import atexit
 import contextlib
 import os
 import threading
-import weakref
+import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -16,13 +17,14 @@ from llmops_core.clock import Clock, SystemClock
 from llmops_core.config import make_settings, storage_url
 from llmops_core.delivery.flushing import FlushReport
 from llmops_core.delivery.notifying import Notifier
-from llmops_core.errors import ConfigError, MonitorClosed
+from llmops_core.errors import ConfigError, MonitorClosed, StorageError
 from llmops_core.failures import Failures
+from llmops_core.forking import Reopening
 from llmops_core.freeze.freezer import Freezer
 from llmops_core.intake.queue import IntakeQueue
 from llmops_core.intake.recorder import Recorder
 from llmops_core.parts import make_parts, make_storage, storage_name
-from llmops_core.pipeline import Pipeline
+from llmops_core.pipeline import OPEN_SECONDS, Pipeline, idle_stats, new_queue
 from llmops_core.plugins import PluginHost
 from llmops_core.query import SpanQuery
 from llmops_core.schema import import_arrow
@@ -36,8 +38,12 @@ __all__ = ["Monitor", "default_monitor"]
 
 DEFAULT_COLLECTORS: Final = ("capacity",)
 DEFAULT_TIMEOUT: Final = 10.0
+QUERY_SECONDS: Final = 120.0
+#: How long the plugins' start and stop hooks may keep the caller.
+HOOK_SECONDS: Final = 1.0
 
-_monitors: weakref.WeakSet[Monitor] = weakref.WeakSet()
+#: Open monitors. Held strongly: one that is dropped without a close is still closed at exit.
+_monitors: set[Monitor] = set()
 _default: Monitor | None = None
 _default_lock = threading.RLock()
 
@@ -74,16 +80,24 @@ class Monitor:
         self._collectors = make_parts(self._host, "collector", _listed("collectors", collectors))
         self._notifier = Notifier(self._host, self._failures)
         self._lock = threading.RLock()
-        self._closed = False
+        self._closing = self._closed = False
         import_arrow()
 
-        self._pipeline = self._open()
+        self._ended = threading.Event()
+        self._late: tuple[str, ...] = ()
+        self._reopening: Reopening | None = None
         self._pid = os.getpid()
         freezer = Freezer(self.settings.content_limit)
+        try:
+            pipeline = self._open(None)
+        except BaseException:
+            self._notifier.close(0)
+            raise
+        self._pipeline: Pipeline | None = pipeline
         #: What handlers report to.
-        self.recorder = Recorder(self._pipeline.queue, freezer, self._clock, self._failures)
+        self.recorder = Recorder(pipeline.queue, freezer, self._clock, self._failures)
         _monitors.add(self)
-        self._notifier.call("llmops_monitor_started", monitor=self)
+        self._notifier.tell_and_wait("llmops_monitor_started", HOOK_SECONDS, monitor=self)
 
     # ---- reading ----
 
@@ -95,11 +109,22 @@ class Monitor:
         ``columns``, ``order``, ``limit``, ``after``, ``group_by``, ``bucket_seconds``,
         ``aggregates``.
         """
-        return self._submit_query(query, conditions).result()
+        asked = self._submit_query(query, conditions)
+        try:
+            table: pa.Table = asked.result(QUERY_SECONDS)
+        except CancelledError:
+            raise _closed_error() from None
+        except TimeoutError:
+            asked.cancel()
+            raise StorageError(
+                f"a query took longer than {QUERY_SECONDS:.0f} s", "narrow it with since= or limit="
+            ) from None
+        return table
 
     async def aquery(self, query: SpanQuery | None = None, **conditions: Any) -> pa.Table:
         """Answer a query without blocking the caller's event loop. See :meth:`query`."""
-        return await asyncio.wrap_future(self._submit_query(query, conditions))
+        asked = await asyncio.to_thread(self._submit_query, query, conditions)
+        return await asyncio.wrap_future(asked)
 
     def stats(self) -> dict[str, Any]:
         """Return both ledgers, and the state of every part. Cheap; safe from any thread.
@@ -108,7 +133,7 @@ class Monitor:
         queued + journaled + quarantined + the sums of dropped and of skipped; ``open`` apart.
         Exact when nothing is in motion.
         """
-        stats = self._pipeline.stats()
+        stats = self._stats()
         stats["wrapper_runs_skipped"] = self.recorder.skipped
         stats["plugins"] = self._host.names
         return stats
@@ -117,25 +142,44 @@ class Monitor:
 
     def flush(self, timeout: float = DEFAULT_TIMEOUT) -> FlushReport:
         """Wait until everything recorded so far is stored and exported, or until the deadline."""
-        waiting = () if self._closed else self._pipeline.flush(timeout)
-        return self._report(waiting)
+        if self._closed:
+            return self._report(self._late)
+        deadline = time.monotonic() + timeout
+        pipeline = self._opened(timeout)
+        if pipeline is None:
+            return self._report(("opening",) if len(self.recorder.queue) else ())
+        return self._report(pipeline.flush(max(0.0, deadline - time.monotonic())))
 
     def close(self, timeout: float | None = None) -> FlushReport:
         """Stop taking events, store what there is, and release everything. Returns by the deadline.
 
         Spans that are still open are stored as ``incomplete``. What could not be stored in time
-        stays in the journal for the next start. Closing twice does nothing.
+        stays in the journal for the next start. A second call waits for the first and reports the
+        same.
         """
+        seconds = self.settings.shutdown_seconds if timeout is None else timeout
+        deadline = time.monotonic() + seconds
         with self._lock:
-            if self._closed:
-                return self._report(())
-            self._notifier.call("llmops_monitor_stopping", monitor=self)
-            self._closed = True
-        waiting = self._pipeline.close(
-            self.settings.shutdown_seconds if timeout is None else timeout
-        )
+            first, self._closing = not self._closing, True
+        if first:
+            self._late = ("closing",)
+            self._close(deadline)
+            self._ended.set()
+        elif not self._ended.wait(seconds):
+            return self._report(("closing",))
+        return self._report(self._late)
+
+    def _close(self, deadline: float) -> None:
+        pipeline = self._opened(max(0.0, deadline - time.monotonic()))
+        if pipeline is not None:
+            hook_seconds = min(HOOK_SECONDS, max(0.05, (deadline - time.monotonic()) / 4))
+            self._notifier.tell_and_wait("llmops_monitor_stopping", hook_seconds, monitor=self)
+        self._closed = True
+        if pipeline is not None:
+            self._late = pipeline.close(max(0.0, deadline - time.monotonic()))
+        else:
+            self._late = ("opening",) if len(self.recorder.queue) else ()
         _monitors.discard(self)
-        return self._report(waiting)
 
     async def aflush(self, timeout: float = DEFAULT_TIMEOUT) -> FlushReport:
         """:meth:`flush`, without blocking the caller's event loop."""
@@ -167,7 +211,7 @@ class Monitor:
 
     # ---- inside ----
 
-    def _open(self) -> Pipeline:
+    def _open(self, queue: IntakeQueue | None) -> Pipeline:
         return Pipeline(
             storage=make_storage(self._host, self._target),
             storage_name=storage_name(self._target),
@@ -177,65 +221,75 @@ class Monitor:
             clock=self._clock,
             failures=self._failures,
             notifier=self._notifier,
+            queue=queue,
         )
 
-    def _submit_query(self, query: SpanQuery | None, conditions: Mapping[str, Any]) -> Any:
+    def _opened(self, timeout: float, *, needed: bool = False) -> Pipeline | None:
+        """Return the pipeline, in a forked child once it is open; None if nothing needs it yet."""
+        reopening = self._reopening
+        if reopening is not None and (needed or len(self.recorder.queue)):
+            reopening.wait(timeout)
+        return self._pipeline
+
+    def _submit_query(self, query: SpanQuery | None, conditions: Mapping[str, Any]) -> Future[Any]:
         if self._closed:
-            raise MonitorClosed(
-                "the monitor is closed", "expected an open one", "read with open_storage(url)"
-            )
+            raise _closed_error()
         query = SpanQuery.from_arguments(query, conditions)
         import duckdb  # noqa: F401 - first on the caller's thread, like pyarrow
 
-        pipeline = self._pipeline
+        pipeline = self._opened(OPEN_SECONDS, needed=True)
+        if pipeline is None:
+            raise StorageError("the monitor could not be opened in this process", "see stats()")
         return pipeline.lane.submit(pipeline.storage.query(query))
 
+    def _stats(self) -> dict[str, Any]:
+        if self._pipeline is not None:
+            return self._pipeline.stats()
+        return idle_stats(self.recorder.queue, self._failures)
+
     def _report(self, waiting: tuple[str, ...]) -> FlushReport:
-        stats = self._pipeline.stats()
+        stats = self._stats()
         events, spans = stats["events"], stats["spans"]
         dropped = dict(spans["dropped"])
         for reason, count in events["dropped"].items():
             dropped[reason] = dropped.get(reason, 0) + count
+        queued, journaled = events["queued"] + spans["queued"], spans["journaled"]
+        left = self._closed and (queued or journaled)
         return FlushReport(
-            complete=not waiting,
+            complete=not waiting and not left,
             waiting=waiting,
-            queued=events["queued"] + spans["queued"],
-            journaled=spans["journaled"],
+            queued=queued,
+            journaled=journaled,
             dropped=dropped,
         )
 
     def _after_fork_in_child(self) -> None:
-        """Leave the parent's threads, queue and journal; open our own at the first event."""
-        parent = self._pipeline
-        parent.abandon()
-        self.recorder.queue = _Dormant(self)  # type: ignore[assignment]
+        """Leave what is the parent's; take events into a queue of our own at once."""
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._failures.after_fork()
+        if self._pipeline is not None:
+            self._pipeline.abandon()
+        self._pipeline = None
+        self._reopening = Reopening(
+            self._open_in_child,
+            lambda error: self._failures.report("monitor", "open_in_child", error),
+        )
+        queue = new_queue(self.settings)
+        queue.wake = self._reopening.start
+        self.recorder.queue = queue
 
-    def _revive(self) -> None:
-        with self._lock:
-            queue: object = self.recorder.queue
-            if isinstance(queue, _Dormant) and not self._closed:
-                self._notifier = Notifier(self._host, self._failures)
-                self._pipeline = self._open()
-                self._pid = os.getpid()
-                self.recorder.queue = self._pipeline.queue
-                _close_with_multiprocessing(self)
+    def _open_in_child(self) -> None:
+        self._notifier = Notifier(self._host, self._failures)
+        self._pipeline = self._open(self.recorder.queue)
+        self._pid = os.getpid()
+        _close_with_multiprocessing(self)
 
 
-class _Dormant:
-    """Stands in for the queue in a forked child until the first event comes."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
-
-    def put(self, event: Any) -> None:
-        try:
-            self._monitor._revive()
-        except Exception as error:  # the child works on; its events are not monitored
-            self._monitor._failures.report("monitor", "revive", error)
-            return
-        queue: object = self._monitor.recorder.queue
-        if isinstance(queue, IntakeQueue):
-            queue.put(event)
+def _closed_error() -> MonitorClosed:
+    return MonitorClosed(
+        "the monitor is closed", "expected an open one", "read with open_storage(url)"
+    )
 
 
 def default_monitor() -> Monitor:
@@ -270,16 +324,15 @@ def _after_fork_in_child() -> None:
     global _default_lock
     _default_lock = threading.RLock()
     for monitor in list(_monitors):
-        monitor._lock = threading.RLock()
         monitor._after_fork_in_child()
 
 
 @atexit.register
 def _close_at_exit() -> None:
     for monitor in list(_monitors):
-        if monitor._pid == os.getpid():  # a forked child that exits runs its parent's handlers too
-            with contextlib.suppress(Exception):
-                monitor.close()
+        # In a forked child that has recorded nothing this closes nothing.
+        with contextlib.suppress(Exception):
+            monitor.close()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

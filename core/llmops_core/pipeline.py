@@ -5,7 +5,9 @@ A forked child gets a new one: threads, locks, the journal and the queue of its 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,7 @@ from llmops_core.delivery.lane import Lane
 from llmops_core.delivery.notifying import Notifier
 from llmops_core.delivery.storing import STAGE, StoreWorker
 from llmops_core.delivery.thread import Delivery
+from llmops_core.errors import ConfigError
 from llmops_core.failures import Failures
 from llmops_core.intake.finish import Finisher
 from llmops_core.intake.queue import IntakeQueue
@@ -30,7 +33,7 @@ from llmops_core.journal.writer import Journal, new_writer_id
 from llmops_core.keys import load_key
 from llmops_core.protocols import Collector, Exporter, Storage
 
-__all__ = ["OPEN_SECONDS", "Pipeline", "journal_root_of"]
+__all__ = ["OPEN_SECONDS", "Pipeline", "idle_stats", "journal_root_of", "new_queue"]
 
 #: How long a storage may take to open.
 OPEN_SECONDS: Final = 30.0
@@ -64,65 +67,76 @@ class Pipeline:
         clock: Clock,
         failures: Failures,
         notifier: Notifier,
+        queue: IntakeQueue | None = None,
     ) -> None:
         self.storage = storage
         self.settings = settings
         self.failures = failures
         self.writer_id = new_writer_id()
         self.recovered: RecoveryReport | None = None
-        self.lane = Lane("storage")
-        try:
-            self.lane.submit(storage.open()).result(OPEN_SECONDS)
-        except BaseException:
-            self.lane.stop()
-            raise
-        self.journal = self._open_journal(storage_name)
         self._notifier = notifier
-        self.collecting = Collecting(collectors, failures)
-        self.exporters = [ExportWorker(n, e, failures) for n, e in exporters.items()]
-        preferred = getattr(storage, "batch_spans", DEFAULT_BATCH_SPANS)
-        batch_spans = settings.batch_size or int(preferred)
-        seconds = settings.flush_interval_seconds
-        if seconds is None:
-            seconds = getattr(storage, "batch_seconds", DEFAULT_BATCH_SECONDS)
-        self.store = StoreWorker(
-            storage,
+        self._clock = clock
+        self.batch_spans, self.batch_seconds = _batching(storage, settings)
+        # What is open when a later step fails is closed again: a failed set-up leaves nothing.
+        with contextlib.ExitStack() as undo:
+            self.lane = Lane("storage")
+            undo.callback(self.lane.stop)
+            self.lane.submit(storage.open()).result(OPEN_SECONDS)
+            undo.callback(self._close_storage, 1.0)
+            self.journal = self._open_journal(storage_name)
+            undo.callback(self._close_journal, remove=True)
+            self.collecting = Collecting(collectors, failures)
+            undo.callback(self.collecting.close)
+            self.exporters = [ExportWorker(n, e, failures) for n, e in exporters.items()]
+            self.store = self._make_store()
+            self.delivery = self._make_delivery()
+            self._make_intake(queue or new_queue(settings))
+            undo.pop_all()
+        if self.journal is not None:
+            self.lane.submit(self._recover(self.journal.folder.parent))
+        self.delivery.start()
+        self.intake.start()
+
+    def _make_store(self) -> StoreWorker:
+        return StoreWorker(
+            self.storage,
             self.lane,
             journal=self.journal,
             writer_id=self.writer_id,
-            batch_spans=batch_spans,
-            backlog_bytes=settings.backlog_bytes,
+            batch_spans=self.batch_spans,
+            backlog_bytes=self.settings.backlog_bytes,
             prepare=self.collecting.collect,
-            stored=notifier.stored,
-            failures=failures,
+            stored=self._notifier.stored,
+            failures=self.failures,
         )
-        self.delivery = Delivery(
+
+    def _make_delivery(self) -> Delivery:
+        return Delivery(
             writer_id=self.writer_id,
             journal=self.journal,
             collecting=self.collecting,
             exporters=self.exporters,
             store=self.store,
-            batch_spans=batch_spans,
-            batch_seconds=seconds,
-            failures=failures,
+            batch_spans=self.batch_spans,
+            batch_seconds=self.batch_seconds,
+            failures=self.failures,
         )
-        self.tracer = Tracer(settings, clock)
+
+    def _make_intake(self, queue: IntakeQueue) -> None:
+        self.tracer = Tracer(self.settings, self._clock)
         self.finisher = Finisher(self._key(), self._constants())
-        self.queue = IntakeQueue(settings.queue_events, settings.queue_bytes, self._wake)
+        self.queue = queue
         self.intake = Intake(
-            self.queue,
+            queue,
             self.tracer,
             self.finisher,
             self.delivery,
             self.store,
             journal=self.journal,
             writer_id=self.writer_id,
-            failures=failures,
+            failures=self.failures,
         )
-        if self.journal is not None:
-            self.lane.submit(self._recover(self.journal.folder.parent, batch_spans))
-        self.delivery.start()
-        self.intake.start()
+        queue.wake = self.intake.wake
 
     def flush(self, timeout: float) -> tuple[str, ...]:
         """Send a mark through; return the stages that had not answered by the deadline."""
@@ -131,24 +145,31 @@ class Pipeline:
         return mark.wait(timeout)
 
     def close(self, timeout: float) -> tuple[str, ...]:
-        """Close intake first, sinks last; return the stages that had not answered."""
+        """Close intake first, sinks last; return the stages that had not answered by the deadline."""
+        deadline = time.monotonic() + timeout
         mark = FlushMark(self._stages(), closing=True)
         self.queue.closed = True
         self.queue.put_control(mark)
         waiting = mark.wait(timeout)
         self.store.stop()
-        if STAGE not in waiting:
-            self._close_storage(max(0.1, timeout / 4))
-        for exporter in self.exporters:
-            if exporter.name not in waiting:
-                exporter.close(max(0.1, timeout / 4))
+        late = self._close_sinks(waiting, deadline)
         self.collecting.close()
-        self._notifier.close(max(0.1, timeout / 4))
-        if INTAKE_STAGE not in waiting and self.journal is not None:
+        self._notifier.close(_left(deadline))
+        if INTAKE_STAGE not in waiting:
             stored = self.store.journaled == 0 and self.store.queued == 0
-            self._guard_journal(remove=stored and STAGE not in waiting)
+            self._close_journal(remove=stored and STAGE not in waiting)
         self.lane.stop()
-        return waiting
+        return tuple(sorted({*waiting, *late}))
+
+    def _close_sinks(self, waiting: tuple[str, ...], deadline: float) -> list[str]:
+        """Close the sinks beside each other, by one deadline; return those that did not make it."""
+        closing = [e.start_closing() for e in self.exporters if e.name not in waiting]
+        if STAGE not in waiting:
+            self._close_storage(_left(deadline))
+        late = [name for name, closed in closing if not closed(_left(deadline))]
+        for exporter in self.exporters:
+            exporter.stop()
+        return late
 
     def abandon(self) -> None:
         """Let go of what belongs to the parent process. Called in a forked child."""
@@ -189,9 +210,6 @@ class Pipeline:
             "failures": self.failures.counts(),
         }
 
-    def _wake(self) -> None:
-        self.intake.wake()
-
     def _stages(self) -> set[str]:
         return {INTAKE_STAGE, STAGE, *(e.name for e in self.exporters)}
 
@@ -227,11 +245,11 @@ class Pipeline:
             "full": self.journal.full,
         }
 
-    async def _recover(self, root: Path, batch_spans: int) -> None:
+    async def _recover(self, root: Path) -> None:
         async def write(batch: SpanBatch) -> None:
             await self.storage.write(self.collecting.collect(batch))
 
-        self.recovered = await recover(root, write, batch_spans=batch_spans)
+        self.recovered = await recover(root, write, batch_spans=self.batch_spans)
         for failed in self.recovered.failed:
             self.failures.report("recovery", "replay", RuntimeError(failed))
 
@@ -241,12 +259,59 @@ class Pipeline:
         except Exception as error:  # a plugin's close; everything is stored by now
             self.failures.report("storage", "close", error)
 
-    def _guard_journal(self, *, remove: bool) -> None:
+    def _close_journal(self, *, remove: bool) -> None:
         try:
             if self.journal is not None:
                 self.journal.close(remove=remove)
         except OSError as error:
             self.failures.report("journal", "close", error)
+
+
+def new_queue(settings: Settings) -> IntakeQueue:
+    """Return an empty queue. Until an intake thread takes it over, nothing is woken."""
+    return IntakeQueue(settings.queue_events, settings.queue_bytes, lambda: None)
+
+
+def idle_stats(queue: IntakeQueue, failures: Failures) -> dict[str, Any]:
+    """Return the ledgers of a monitor that has not opened yet in this process."""
+    counts = ("made", "stored", "queued", "journaled", "quarantined", "open")
+    return {
+        "events": {
+            "received": queue.received,
+            "consumed": 0,
+            "queued": queue.waiting,
+            "dropped": dict(queue.dropped),
+            "content_shed": queue.content_shed,
+        },
+        "spans": {**dict.fromkeys(counts, 0), "dropped": {}, "skipped": {}},
+        "tracer": {},
+        "sanitized": {},
+        "journal": {"level": "not open"},
+        "storage": {"retries": 0},
+        "exporters": {},
+        "cut_off": [],
+        "failures": failures.counts(),
+    }
+
+
+def _batching(storage: object, settings: Settings) -> tuple[int, float]:
+    """Return size and age of a stored batch: the user's, else the storage's, else the default."""
+    spans: Any = settings.batch_size or getattr(storage, "batch_spans", DEFAULT_BATCH_SPANS)
+    seconds = settings.flush_interval_seconds
+    if seconds is None:
+        seconds = getattr(storage, "batch_seconds", DEFAULT_BATCH_SECONDS)
+    good = isinstance(spans, int) and spans > 0 and isinstance(seconds, int | float) and seconds > 0
+    if not good:
+        raise ConfigError(
+            f"storage {type(storage).__name__} has batch_spans={spans!r}, batch_seconds={seconds!r}",
+            "expected numbers above 0",
+        )
+    return int(spans), float(seconds)
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a deadline, a moment at least: what is ready gets its turn."""
+    return max(0.05, deadline - time.monotonic())
 
 
 def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

@@ -140,8 +140,8 @@ def facts(
     (often None), LangGraph's do not. *parent_facts* are those of the parent run, 0 if unknown.
     """
     found = 0 if has_parent else ROOT
-    agent_made = metadata.get("ls_integration") == _CREATE_AGENT
-    node = metadata.get("langgraph_node")
+    agent_made = _own(metadata, "ls_integration") == _CREATE_AGENT
+    node = _own(metadata, "langgraph_node")
     if node is None:
         # Metadata is inherited, so inside an agent everything looks agent-made: only the outermost
         # such run, or one that bears the agent's own name, is an agent run.
@@ -159,11 +159,17 @@ def facts(
     return found | _plumbing(name, extra, in_graph=True) | inherited_facts(parent_facts)
 
 
+def _own(metadata: Mapping[str, Any], key: str) -> str | None:
+    """Return a text that the framework put there; a comparison with anything else may be the user's."""
+    value = metadata.get(key)
+    return value if type(value) is str else None
+
+
 def _graph_facts(
     name: str | None, tags: Sequence[str], metadata: Mapping[str, Any], extra: Mapping[str, Any]
 ) -> int:
     found = HIDDEN if name == _START or _HIDDEN_TAG in tags else 0
-    if name != metadata.get("langgraph_node") or "run_type" in extra:
+    if name != _own(metadata, "langgraph_node") or "run_type" in extra:
         return found
     # Everything below a node inherits langgraph_node; only the node itself has a graph:step tag.
     for tag in tags:
@@ -181,7 +187,7 @@ def _is_agent_run(
 ) -> bool:
     if "run_type" in extra:
         return False
-    named = metadata.get("lc_agent_name")
+    named = _own(metadata, "lc_agent_name")
     return (named is not None and name == named) or not parent_facts & (AGENT_RUN | IN_AGENT)
 
 

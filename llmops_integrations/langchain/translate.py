@@ -70,7 +70,7 @@ def framework_of(metadata: Mapping[str, Any]) -> str:
         return "langgraph"
     return (
         "langgraph"
-        if metadata.get("ls_integration") in ("langgraph", "langchain_create_agent")
+        if plain(metadata.get("ls_integration")) in ("langgraph", "langchain_create_agent")
         else "langchain"
     )
 
@@ -230,7 +230,10 @@ def with_questions(outputs: object, asked: tuple[Any, ...]) -> object:
 
 def is_placeholder(inputs: object) -> bool:
     """Whether a chain's input is what LangChain puts there while the real one streams in."""
-    return type(inputs) is dict and len(inputs) == 1 and inputs.get("input") == ""
+    if type(inputs) is not dict or len(inputs) != 1:
+        return False
+    only = inputs.get("input")
+    return type(only) is str and not only  # not ==, which may be the user's
 
 
 # ---- errors ----

@@ -133,7 +133,7 @@ def test_an_end_without_a_start_still_makes_a_span(bench: Bench) -> None:
 
 
 def test_a_child_that_starts_before_its_parent_joins_it(bench: Bench) -> None:
-    bench.start(3, 2)
+    bench.start(3, 2, _late_parent=True)
     bench.end(3)
     assert bench.done == {}, "its trace is not known yet"
     bench.start(1, session_id="s")
@@ -146,7 +146,7 @@ def test_a_child_that_starts_before_its_parent_joins_it(bench: Bench) -> None:
 
 
 def test_a_child_whose_parent_never_comes_is_kept(bench: Bench) -> None:
-    bench.start(3, 2)
+    bench.start(3, 2, _late_parent=True)
     bench.end(3)
     bench.wait(6)
     assert bench.done["r3"]["parent_id"] == span_id_of(2)
@@ -249,7 +249,7 @@ def test_a_node_with_an_agent_inside_stays_a_task(bench: Bench) -> None:
 def test_session_thread_and_user_are_inherited(bench: Bench) -> None:
     bench.start(1, session_id="s", thread_id="t", user_id="u")
     bench.start(2, 1, user_id="other")
-    bench.start(3, 2)
+    bench.start(3, 2, _late_parent=True)
     for run in (3, 2, 1):
         bench.end(run)
     span = bench.done["r3"]
@@ -343,7 +343,7 @@ def test_closing_closes_everything(bench: Bench) -> None:
     bench.start(1)
     bench.start(2, 1)
     bench.end(9, 1)
-    bench.start(21, 20)
+    bench.start(21, 20, _late_parent=True)
     bench.end(21)
     bench.tracer.close_all()
     assert set(bench.done) == {"r1", "r2", "r9", "r21"}

@@ -72,8 +72,7 @@ class Collecting:
     def _failed(self, name: str, error: Exception) -> None:
         self._failures.report(name, "collect", error)
         self._in_a_row[name] += 1
-        if self._in_a_row[name] >= CUT_OFF_AFTER:
-            del self._collectors[name]
+        if self._in_a_row[name] >= CUT_OFF_AFTER and self._collectors.pop(name, None) is not None:
             self.cut_off.append(name)
 
 

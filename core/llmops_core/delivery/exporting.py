@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from threading import Lock
 from typing import Any, Final
 
@@ -78,13 +80,23 @@ class ExportWorker:
         if since is not None and time.monotonic() - since > DEADLINE_SECONDS * 1.5:
             self._cut_off("export", TimeoutError(f"no answer in {DEADLINE_SECONDS} s"))
 
-    def close(self, timeout: float) -> None:
-        """Close the exporter, waiting at most *timeout* seconds."""
-        if not self.cut_off:
+    def start_closing(self) -> tuple[str, Callable[[float], bool]]:
+        """Start to close the exporter; return its name, and how to wait for it to be closed."""
+        closing = None if self.cut_off else self._lane.submit(self._exporter.close())
+
+        def closed(timeout: float) -> bool:
             try:
-                self._lane.submit(self._exporter.close()).result(timeout)
-            except Exception as error:
+                if closing is not None:
+                    closing.result(timeout)
+            except (Exception, CancelledError) as error:
                 self._failures.report(self.name, "close", error)
+                return not isinstance(error, TimeoutError)
+            return True
+
+        return self.name, closed
+
+    def stop(self) -> None:
+        """End the exporter's thread."""
         self._lane.stop()
 
     async def _drain(self) -> None:

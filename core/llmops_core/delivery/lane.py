@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 __all__ = ["Lane"]
 
 T = TypeVar("T")
+
+#: How long tasks may take to notice that they were cancelled.
+CANCEL_SECONDS: Final = 0.5
 
 
 class Lane:
@@ -22,8 +26,10 @@ class Lane:
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
-        # PYTHONASYNCIODEBUG is for the application's loops: ours may block, and nobody waits for it.
+        # PYTHONASYNCIODEBUG is for the application's loops: ours may block, and nobody waits.
         self.loop.set_debug(False)
+        self.loop.set_default_executor(_DaemonThreads())
+        self._waiting: set[concurrent.futures.Future[Any]] = set()
         self._thread = threading.Thread(target=self._run, name=f"llmops-{name}", daemon=True)
         self._thread.start()
 
@@ -33,18 +39,19 @@ class Lane:
             self.loop.run_forever()
         finally:
             self.loop.close()
-
-    @property
-    def on_this_thread(self) -> bool:
-        """Whether the caller runs on this lane."""
-        return threading.current_thread() is self._thread
+            for future in list(self._waiting):  # nobody may wait for what will never run
+                future.cancel()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Run a coroutine on the lane; its BaseException arrives in the future and stops nothing."""
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._waiting.add(done)
+        done.add_done_callback(self._waiting.discard)
+        started = _contain(work, done)
         try:
-            self.loop.call_soon_threadsafe(lambda: self.loop.create_task(_contain(work, done)))
+            self.loop.call_soon_threadsafe(lambda: self.loop.create_task(started))
         except RuntimeError:  # the loop is closed
+            started.close()
             work.close()
             done.cancel()
         return done
@@ -58,11 +65,21 @@ class Lane:
         return self.submit(work()).result(timeout)
 
     def stop(self) -> None:
-        """Ask the loop to end once what runs has yielded. Does not wait."""
+        """Cancel what runs and end the loop. Does not wait."""
+
+        async def end() -> None:
+            tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+            self.loop.stop()
+
+        ending = end()
         try:
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.loop.call_soon_threadsafe(lambda: self.loop.create_task(ending))
         except RuntimeError:
-            return  # it has ended already
+            ending.close()  # it has ended already
 
 
 async def _contain(work: Coroutine[Any, Any, T], done: concurrent.futures.Future[T]) -> None:
@@ -72,10 +89,10 @@ async def _contain(work: Coroutine[Any, Any, T], done: concurrent.futures.Future
     except asyncio.CancelledError:
         done.cancel()
     except BaseException as error:  # delivered to whoever waits
-        if not done.cancelled():
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
             done.set_exception(_ordinary(error))
     else:
-        if not done.cancelled():
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
             done.set_result(result)
 
 
@@ -85,3 +102,32 @@ def _ordinary(error: BaseException) -> Exception:
     wrapped = RuntimeError(f"{type(error).__name__} raised by a plugin")
     wrapped.__cause__ = error
     return wrapped
+
+
+class _DaemonThreads(concurrent.futures.ThreadPoolExecutor):
+    """Runs each call on a daemon thread of its own, for ``asyncio.to_thread`` on a lane.
+
+    The standard pool joins its threads before exit handlers run: one that hangs in a storage would
+    hold the program for as long as it hangs.
+    """
+
+    def submit(
+        self, function: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[T]:
+        done: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:  # delivered to whoever waits
+                done.set_exception(_ordinary(error))
+            else:
+                done.set_result(result)
+
+        try:
+            threading.Thread(target=run, name="llmops-call", daemon=True).start()
+        except RuntimeError:  # no thread can be started while the interpreter exits
+            run()
+        return done

@@ -36,8 +36,10 @@ class Finisher:
 
     def __init__(self, key: bytes, constants: dict[str, str | None]) -> None:
         self._key = key
-        self._constants = {k: v for k, v in constants.items() if v is not None}
         self.sanitized: dict[str, int] = {}
+        self._constants = {
+            k: self._clean(v, MAX_NAME) for k, v in constants.items() if v is not None
+        }
         coerce: dict[str, Callable[[str, Any], Any]] = {
             "text": self._text,
             "enum": self._text,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from threading import Event, RLock
+from threading import RLock
 from typing import Any, Final
 
 from llmops_core.freeze.freezer import Frozen
+from llmops_core.intake.wakeup import WakeUp
 
 __all__ = [
     "CONTROL",
@@ -57,11 +58,11 @@ class IntakeQueue:
         # The last quarter is for events without content: a tree without texts is still a tree.
         self._shed_bytes = max_bytes * 3 // 4
         self._refused: dict[int, HostEvent] = {}
-        self._wake = wake
+        self.wake = wake
         #: Set by the intake thread when it is about to wait: only then is a wake-up needed.
         self.idle = True
         self.closed = False
-        self.urgent = Event()
+        self.urgent = WakeUp()
         self.received = 0
         self.content_shed = 0
         self.dropped: dict[str, int] = {}
@@ -97,14 +98,14 @@ class IntakeQueue:
             self._items.append(event)
             self._bytes += event[6]
         if self.idle:
-            self._wake()
+            self.wake()
 
     def put_control(self, control: object) -> None:
         """Append a flush or close mark behind everything that was put before it."""
         with self._lock:
             self._items.append((CONTROL, 0, None, 0, 0, {"control": control}, 0, False))
         self.urgent.set()
-        self._wake()
+        self.wake()
 
     def take(self, limit: int) -> list[HostEvent]:
         """Remove and return up to *limit* events. Called on the intake thread."""

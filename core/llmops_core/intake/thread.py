@@ -18,6 +18,7 @@ from llmops_core.failures import Failures
 from llmops_core.intake.finish import Finisher
 from llmops_core.intake.queue import CONTROL, HostEvent, IntakeQueue
 from llmops_core.intake.tracer import Tracer
+from llmops_core.intake.wakeup import WakeUp
 from llmops_core.journal.writer import Journal
 from llmops_core.span import Span
 
@@ -30,6 +31,9 @@ DRAIN_EVENTS: Final = 512
 LINGER_SECONDS: Final = 0.01
 HOUSEKEEPING_SECONDS: Final = 1.0
 OPEN_FILE_SECONDS: Final = 2.0
+#: The file of open spans may take one twentieth of the thread's time.
+OPEN_FILE_SHARE: Final = 20
+_encode: Final = msgspec.msgpack.Encoder().encode
 #: Events after which the interpreter is offered to the host's thread.
 YIELD_EVENTS: Final = 64
 
@@ -57,7 +61,8 @@ class Intake:
         self._journal = journal
         self._writer_id = writer_id
         self._failures = failures
-        self._wake = threading.Event()
+        self._wake = WakeUp()
+        self._written_version = -1
         self._seq = 0
         self._next_sweep = 0.0
         self._next_open_file = 0.0
@@ -81,25 +86,32 @@ class Intake:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        queue = self.queue
         while True:
-            events = queue.take(DRAIN_EVENTS)
-            if events:
-                queue.idle = False
-                if self._consume(events):
+            try:
+                if self._step():
                     return
-                if len(events) < DRAIN_EVENTS and queue.urgent.wait(LINGER_SECONDS):
-                    queue.urgent.clear()
-            else:
-                self._wait()
-            self._housekeeping()
+            except Exception as error:  # a defect of ours must not end the thread
+                self._failures.report("intake", "run", error)
+
+    def _step(self) -> bool:
+        queue = self.queue
+        events = queue.take(DRAIN_EVENTS)
+        if not events:
+            self._wait()
+        else:
+            queue.idle = False
+            if self._consume(events):
+                return True
+            if len(events) < DRAIN_EVENTS:
+                queue.urgent.wait(LINGER_SECONDS)
+        self._housekeeping()
+        return False
 
     def _wait(self) -> None:
         queue = self.queue
         queue.idle = True
         if not len(queue):
             self._wake.wait(HOUSEKEEPING_SECONDS)
-        self._wake.clear()
         queue.idle = False
 
     def _consume(self, events: list[HostEvent]) -> bool:
@@ -154,19 +166,41 @@ class Intake:
             self._journal_and_hand_over(spans)
 
     def _journal_and_hand_over(self, spans: list[Span]) -> None:
-        journaled, size = False, 0
-        if self._journal is not None and not self._journal.full:
-            try:
-                size = self._journal.append(spans)
-                journaled = True
-                self.journaled_bytes += size
-            except OSError as error:
-                self._failures.report("journal", "append", error)
+        try:
+            size = self._append(spans)
+        except Exception as error:  # one of them cannot be encoded: it costs itself
+            self._failures.report("intake", "encode", error)
+            spans = [span for span in spans if self._can_be_encoded(span)]
+            if not spans:
+                return
+            size = self._append(spans)
+        journaled = size > 0
         if not journaled:
             self.unjournaled += len(spans)
-            size = len(msgspec.msgpack.encode(spans))
+            size = len(_encode(spans))
         self._store.count_in(spans, journaled=journaled)
         self._delivery.hand_over(spans, size)
+
+    def _append(self, spans: list[Span]) -> int:
+        """Journal spans as one record; return its size, or 0 if they stay in memory only."""
+        if self._journal is None or self._journal.full:
+            _encode(spans)  # raises where the journal would
+            return 0
+        try:
+            size = self._journal.append(spans)
+        except OSError as error:
+            self._failures.report("journal", "append", error)
+            return 0
+        self.journaled_bytes += size
+        return size
+
+    def _can_be_encoded(self, span: Span) -> bool:
+        try:
+            _encode(span)
+        except Exception:
+            self._drop("invalid", 1)
+            return False
+        return True
 
     def _drop(self, reason: str, count: int) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + count
@@ -181,13 +215,19 @@ class Intake:
             except Exception as error:  # a defect of ours must not end the thread
                 self._failures.report("tracer", "sweep", error)
         if self._journal is not None and now >= self._next_open_file:
-            self._next_open_file = now + OPEN_FILE_SECONDS
             self._replace_open(self._journal)
+            # Of 50,000 open spans a copy takes seconds: then it is made less often.
+            spent = time.monotonic() - now
+            self._next_open_file = now + max(OPEN_FILE_SECONDS, spent * OPEN_FILE_SHARE)
 
     def _replace_open(self, journal: Journal) -> None:
         try:
+            if self._written_version == self.tracer.version:
+                journal.reap()
+                return
             drafts = self.tracer.open_drafts()
             spans = [self.finisher.finish(d, self._writer_id, 0) for d in drafts]
             journal.replace_open(spans)
+            self._written_version = self.tracer.version
         except Exception as error:  # the file is a help, not a duty
             self._failures.report("journal", "replace_open", error)

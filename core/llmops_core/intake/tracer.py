@@ -44,12 +44,15 @@ class Tracer:
         self.clock = clock
         self.finished: list[Draft] = []
         self.made = 0
+        #: Moves whenever what is open changes.
+        self.version = 0
         self.skipped: dict[str, int] = {}
         self.notes: dict[str, int] = {}
         self._open: dict[int, Run] = {}
         self._ended: OrderedDict[int, Run] = OrderedDict()
         self._early_ends: dict[int, HostEvent] = {}
         self._awaited: dict[int, Trace] = {}
+        self._unseen: dict[int, Trace] = {}
         self._over_limit: dict[int, Trace] = {}
         self._lingering: set[Trace] = set()
         self._idle_checked_ns = 0
@@ -107,6 +110,8 @@ class Tracer:
             self._release(adopted, run)
         self._open[run_id] = run
         trace.open[run_id] = run
+        trace.ended = trace.ended and trace.root is not None
+        self.version += 1
         self._tell(run)
         self._settle(run)
         return run
@@ -140,7 +145,7 @@ class Tracer:
         elif parent_id is None:
             trace = self._adopt(run, event)
         else:
-            trace = self._awaited.get(parent_id) or self._await(parent_id, event)
+            trace = self._trace_of_unseen(parent_id, run, event)
             run.awaited_parent = parent_id
         if trace.spans >= self.settings.trace_spans and trace.root is not run:
             self._skip_over_limit(run.run_id, trace)
@@ -154,13 +159,29 @@ class Tracer:
         trace.root = run
         return trace
 
-    def _await(self, parent_id: int, event: HostEvent) -> Trace:
-        """Open a trace for a child whose parent was not seen (yet)."""
-        trace = Trace(f"{parent_id:032x}", event[3], event[4])
-        trace.awaited = parent_id
-        trace.since_ns = self.clock.monotonic_ns()
-        self._awaited[parent_id] = trace
+    def _trace_of_unseen(self, parent_id: int, run: Run, event: HostEvent) -> Trace:
+        """Find or open the trace of a child whose parent was not seen.
+
+        Only where a framework's events overtake each other (``_late_parent``) is the parent
+        awaited, and what its children finish held. Elsewhere it will not come: it ran without us,
+        and its children keep its id as their trace's, as if it were a root.
+        """
+        late = run.fields.pop("_late_parent", False)
+        trace = self._awaited.get(parent_id) or self._unseen.get(parent_id)
+        if trace is None:
+            trace = Trace(f"{parent_id:032x}", event[3], event[4])
+            if late:
+                trace.awaited = parent_id
+                trace.since_ns = self.clock.monotonic_ns()
+                self._awaited[parent_id] = trace
+            else:
+                self._remember_unseen(parent_id, trace)
         return trace
+
+    def _remember_unseen(self, parent_id: int, trace: Trace) -> None:
+        self._unseen[parent_id] = trace
+        while len(self._unseen) > MAX_ENDED:
+            self._unseen.pop(next(iter(self._unseen)))
 
     def _release(self, adopted: Trace, parent: Run) -> None:
         """The awaited parent has started: its early children and what they finished join it."""
@@ -274,6 +295,7 @@ class Tracer:
     def _close(self, run: Run, mono: int, fields: dict[str, Any], outcome: str) -> None:
         trace = run.trace
         del self._open[run.run_id]
+        self.version += 1
         trace.open.pop(run.run_id, None)
         trace.last_ns = max(trace.last_ns, mono)
         if run.first_token_ns is not None:
@@ -293,18 +315,26 @@ class Tracer:
         run.ended_agents = ()
         self._remember(run)
         self._emit(run, draft)
-        if trace.root is run:
-            self._handoffs.root_ended(trace, mono)
-            trace.ended = True
-            if trace.open:
-                self._lingering.add(trace)
+        if trace.root is run or (
+            trace.root is None and trace.awaited is None and not _has_top(trace)
+        ):
+            self._tree_ended(trace, mono)
         elif not trace.open:
+            self._lingering.discard(trace)
+
+    def _tree_ended(self, trace: Trace, mono: int) -> None:
+        """The root has ended, or the last run below a root that nobody saw."""
+        self._handoffs.root_ended(trace, mono)
+        trace.ended = True
+        if trace.open:
+            self._lingering.add(trace)
+        else:
             self._lingering.discard(trace)
 
     def _emit(self, run: Run, draft: Draft) -> None:
         trace = run.trace
         self.made += 1
-        if trace.awaited is not None and trace.awaited in self._awaited:
+        if trace.awaited is not None:
             trace.held.append((draft, run))  # its trace id is not known before its parent starts
         else:
             self.finished.append(draft)
@@ -361,11 +391,12 @@ class Tracer:
         """The parent never came: its children keep its id as their trace's, as if it were a root."""
         if trace.awaited is not None:
             self._awaited.pop(trace.awaited, None)
+            self._remember_unseen(trace.awaited, trace)
+            trace.awaited = None
         self.finished.extend(draft for draft, _ in trace.held)
         trace.held = []
-        trace.ended = True
-        if trace.open:
-            self._lingering.add(trace)
+        if not _has_top(trace):
+            self._tree_ended(trace, trace.last_ns)
 
     def _close_tree(self, trace: Trace) -> None:
         """Close every open run of a tree, children first, no later than the last known event."""
@@ -386,6 +417,11 @@ class Tracer:
 
     def _note(self, what: str) -> None:
         self.notes[what] = self.notes.get(what, 0) + 1
+
+
+def _has_top(trace: Trace) -> bool:
+    """Whether a run is open that hangs directly below the parent that nobody saw."""
+    return any(run.awaited_parent is not None for run in trace.open.values())
 
 
 def _count_attempt(run: Run) -> None:
