@@ -29,7 +29,7 @@ class LLMOpsError(Exception):
 
 def _sentence(text: str) -> str:
     """Return *text* as a sentence; a setting, a URL or a command keeps the case it is typed in."""
-    first = text.split(maxsplit=1)[0].rstrip(",.;") if text.strip() else text
+    first = text.split(maxsplit=1)[0].rstrip(",.;:") if text.strip() else text
     is_word = first.isalpha() and first not in ("llmops", "pip", "python")
     start = text[:1].upper() if is_word else text[:1]
     return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
