@@ -50,14 +50,17 @@ def llmops_spans_stored(batch: SpanBatch) -> None:
 
 @hookspec
 def llmops_monitor_started(monitor: Monitor) -> None:
-    """Learn that a monitor is open. Called on the thread that opened it; failures are counted."""
+    """Learn that a monitor is open.
+
+    Called on the helper thread of the hooks; making the monitor waits for it, a second at most.
+    """
 
 
 @hookspec
 def llmops_monitor_stopping(monitor: Monitor) -> None:
     """Learn that a monitor is about to close, while it still takes spans.
 
-    Called on the thread that closes it; failures are counted.
+    Called on the helper thread of the hooks; closing waits for it, a second at most.
     """
 
 
@@ -65,6 +68,6 @@ def llmops_monitor_stopping(monitor: Monitor) -> None:
 def llmops_plugin_failed(plugin: str, where: str, error: BaseException) -> None:
     """Learn that a failure of a plugin was swallowed.
 
-    ``plugin`` is its name, ``where`` the call that failed. Called on the thread where it happened.
-    What is raised here is counted and not reported again.
+    ``plugin`` is its name, ``where`` the call that failed. Called on the helper thread of the
+    hooks. What is raised here is counted and not reported again.
     """
