@@ -51,8 +51,31 @@ def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     journal.append([span(1), span(2)])
     journal.append([span(3)])
-    assert [s.seq for s in journal.read_from(2, 10)] == [2, 3]
-    assert journal.read_from(1, 1) == [span(1)]
+    assert [s.seq for s in journal.read_range(2, 10)] == [2, 3]
+    assert journal.read_range(1, 1) == [span(1)]
+    assert journal.read_range(4, 9) == []
+
+
+@given(
+    records=st.lists(st.integers(1, 5), min_size=1, max_size=30),
+    first=st.integers(0, 70),
+    length=st.integers(0, 40),
+)
+def test_any_range_is_read_back_from_its_segments(
+    tmp_path_factory: pytest.TempPathFactory, records: list[int], first: int, length: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(journal_module, "SEGMENT_BYTES", 3_000)
+        patched.setattr(journal_module, "MARK_BYTES", 700)
+        journal = open_journal(tmp_path_factory.mktemp("j"))
+        seq = 0
+        for count in records:
+            journal.append([span(seq + at) for at in range(1, count + 1)])
+            journal.seal(seq + 1, seq + count)
+            seq += count
+        found = [s.seq for s in journal.read_range(first, first + length)]
+        journal.close(remove=True)
+    assert found == [q for q in range(1, seq + 1) if first <= q <= first + length]
 
 
 def test_files_are_the_owners_alone(tmp_path: Path) -> None:
@@ -83,7 +106,7 @@ def test_segments_that_are_stored_throughout_go_and_others_stay(
     journal.mark_stored(1, 10)
     journal.replace_open([])
     assert before > len(segments(journal.folder)) > 1
-    assert [s.seq for s in journal.read_from(11, 100)] == list(range(11, 31))
+    assert [s.seq for s in journal.read_range(11, 100)] == list(range(11, 31))
     journal.mark_stored(11, 30)
     journal.replace_open([])
     assert len(segments(journal.folder)) == 1

@@ -1,17 +1,24 @@
-"""Writes sealed batches to the storage, in order, again and again until it takes them.
+"""Writes batches to the storage, in order, again and again until it takes them.
 
 What does not fit into memory while the storage is behind stays in the journal and is read back from
-there; without a journal it is dropped and counted.
+there; what is not in the journal either is dropped and counted.
+
+A range is sealed here and nowhere else: right before it is first written, and never changed from
+then on. So a replay after a crash writes the very same batch, whatever was merged or dropped before.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
 from typing import Final
+
+import msgspec
 
 from llmops_core.batch import SpanBatch
 from llmops_core.delivery.flushing import FlushMark
@@ -26,6 +33,22 @@ __all__ = ["STAGE", "StoreWorker"]
 STAGE: Final = "storage"
 FIRST_RETRY_SECONDS: Final = 0.2
 LAST_RETRY_SECONDS: Final = 30.0
+#: A write that takes longer is counted as a failure, once; it goes on.
+SLOW_SECONDS: Final = 30.0
+
+
+class _Range(msgspec.Struct):
+    """A range on its way to the storage; ``batch`` is None where only the journal holds it."""
+
+    first: int
+    last: int
+    batch: SpanBatch | None
+    size: int
+    journaled: int
+    unjournaled: set[int]
+    dropped: set[int] = msgspec.field(default_factory=set)
+    taken: bool = False
+    sealed: bool = False
 
 
 class StoreWorker:
@@ -54,11 +77,10 @@ class StoreWorker:
         self._on_stored = stored
         self._failures = failures
         self._lock = Lock()
-        self._items: deque[tuple[SpanBatch, int] | FlushMark] = deque()
+        self._items: deque[_Range | FlushMark] = deque()
         self._bytes = 0
-        self._spilled_from: int | None = None
-        self._spilled_to = 0
         self._unjournaled: set[int] = set()
+        self._write_began: float | None = None
         self._running = False
         self._stopped = False
         #: Spans handed over and not yet stored or dropped: in the journal, or in memory only.
@@ -75,137 +97,187 @@ class StoreWorker:
                 self.journaled += len(spans)
             else:
                 self.queued += len(spans)
-                if self._journal is not None:
-                    self._unjournaled.update(s.seq for s in spans if s.seq is not None)
+                self._unjournaled.update(s.seq for s in spans if s.seq is not None)
 
     def add(self, batch: SpanBatch, size: int) -> None:
-        """Queue a sealed batch of *size* bytes, or leave it in the journal, or drop it."""
+        """Queue a batch of *size* bytes, or leave it in the journal, or drop what is not there."""
         with self._lock:
-            over = self._bytes > 0 and self._bytes + size > self._backlog_bytes
-            if (over or self._spilled_from is not None) and self._all_journaled(batch):
-                if self._spilled_from is None:
-                    self._spilled_from = batch.first_seq
-                self._spilled_to = batch.last_seq
-            elif over or self._spilled_from is not None:
-                # Neither the disk nor memory holds it, or it would overtake what the disk holds.
-                self._account_dropped(batch, "storage_behind")
+            missing: set[int] = set()
+            if self._unjournaled:
+                missing = {s.seq for s in batch.rows if s.seq in self._unjournaled}
+                self._unjournaled -= missing
+            journaled = len(batch) - len(missing)
+            item = _Range(batch.first_seq, batch.last_seq, batch, size, journaled, missing)
+            if self._bytes > 0 and self._bytes + size > self._backlog_bytes:
+                self._spill(item)
             else:
-                self._items.append((batch, size))
+                self._items.append(item)
                 self._bytes += size
+        self.watch()
         self._start()
 
     def mark(self, mark: FlushMark) -> None:
         """Queue a flush mark behind everything that was added."""
         with self._lock:
             self._items.append(mark)
+        self.watch()
         self._start()
 
     def stop(self) -> None:
         """Stop trying: what is not stored stays in the journal."""
         self._stopped = True
 
+    def watch(self) -> None:
+        """Count a write that takes too long, once. Called on any thread."""
+        with self._lock:
+            began = self._write_began
+            if began is None or time.monotonic() - began < SLOW_SECONDS:
+                return
+            self._write_began = None
+        self._report("slow", TimeoutError(f"a write takes longer than {SLOW_SECONDS:.0f} s"))
+
+    def _spill(self, item: _Range) -> None:
+        """Keep of a range only what the journal holds: its place in the order."""
+        if item.unjournaled:
+            self._drop("storage_behind", len(item.unjournaled))
+            self.queued -= len(item.unjournaled)
+            item.dropped, item.unjournaled = item.unjournaled, set()
+        if not item.journaled:
+            return
+        item.batch, item.size = None, 0
+        tail = self._items[-1] if self._items else None
+        if (
+            isinstance(tail, _Range)
+            and tail.batch is None
+            and not tail.taken
+            and tail.journaled + item.journaled <= self._batch_spans
+        ):
+            # A long outage leaves few large ranges in memory and in the storage, not many small.
+            tail.last = item.last
+            tail.journaled += item.journaled
+            tail.dropped |= item.dropped
+        else:
+            self._items.append(item)
+
+    def _drop(self, reason: str, count: int) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
     def _start(self) -> None:
         with self._lock:
-            if self._running:
+            if self._running or not self._items:
                 return
             self._running = True
         self._lane.submit(self._drain())
 
-    def _all_journaled(self, batch: SpanBatch) -> bool:
-        if self._journal is None:
-            return False
-        return not self._unjournaled or not any(s.seq in self._unjournaled for s in batch.rows)
-
     async def _drain(self) -> None:
-        while not self._stopped:
-            with self._lock:
-                head = self._items[0] if self._items else None
-                if head is None and self._spilled_from is None:
-                    self._running = False
-                    return
-                spilled = self._spilled_from is not None and not isinstance(head, tuple)
-                if not spilled:
-                    self._items.popleft()
-            if spilled and self._journal is not None:
-                await self._catch_up(self._journal)
-            elif isinstance(head, FlushMark):
-                head.done(STAGE)
-            elif head is not None:
-                batch, size = head
-                await self._write(batch, journaled=None)
-                with self._lock:
-                    self._bytes -= size
-        self._running = False
-
-    async def _catch_up(self, journal: Journal) -> None:
-        """Store one batch of what was left in the journal."""
-        with self._lock:
-            first, last = self._spilled_from or 1, self._spilled_to
-        rows = [s for s in journal.read_from(first, self._batch_spans) if (s.seq or 0) <= last]
-        if not rows:
-            with self._lock:  # the journal lost them: a segment was damaged or deleted by hand
-                self._account_lost()
-            return
-        top = rows[-1].seq or last
-        batch = SpanBatch(rows, writer_id=self._writer_id, first_seq=first, last_seq=top)
-        self._seal(first, top)
-        await self._write(self._prepare(batch), journaled=len(batch))
-        with self._lock:
-            self._spilled_from = top + 1 if top < self._spilled_to else None
-
-    def _seal(self, first: int, last: int) -> None:
+        wait = 0.0
         try:
-            if self._journal is not None:
-                self._journal.seal(first, last)
-        except OSError as error:
-            self._failures.report("journal", "seal", error)
+            while (item := self._take()) is not None:
+                if isinstance(item, FlushMark):
+                    item.done(STAGE)
+                elif await self._store(item):
+                    wait = 0.0
+                else:
+                    wait = min(max(wait * 2, FIRST_RETRY_SECONDS), LAST_RETRY_SECONDS)
+                    await _sleep(wait)
+        except BaseException:
+            # Only the end of the loop itself comes here; the next call starts anew.
+            with self._lock:
+                self._running = False
+            raise
 
-    async def _write(self, batch: SpanBatch, journaled: int | None) -> None:
-        wait = FIRST_RETRY_SECONDS
-        while not self._stopped:
-            try:
-                await self._storage.write(batch)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:
-                self.retries += 1
-                self._failures.report("storage", "write", error)
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                wait = min(wait * 2, LAST_RETRY_SECONDS)
-                continue
-            self._account_stored(batch, journaled)
-            self._on_stored(batch)
-            return
-
-    def _account_stored(self, batch: SpanBatch, journaled: int | None) -> None:
+    def _take(self) -> _Range | FlushMark | None:
+        """Return what is next; a range stays in the queue until it is stored."""
         with self._lock:
+            if self._stopped or not self._items:
+                self._running = False
+                return None
+            item = self._items[0]
+            if isinstance(item, FlushMark):
+                self._items.popleft()
+            else:
+                item.taken = True
+            return item
+
+    async def _store(self, item: _Range) -> bool:
+        """Try to store a range; return False if it is to be tried again."""
+        where = "read_back"
+        try:
+            batch = item.batch or self._read_back(item)
+            if batch.rows:
+                where = "seal"
+                self._seal(item)
+                where = "write"
+                await self._write(batch)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # a plugin's, whatever it is: it must not end the storing
+            if where == "write":
+                self.retries += 1
+                self._report(where, error)
+            else:
+                self._report(where, error, who="journal")
+            return False
+        self._account_stored(item, batch)
+        return True
+
+    def _read_back(self, item: _Range) -> SpanBatch:
+        found = [] if self._journal is None else self._journal.read_range(item.first, item.last)
+        rows = [s for s in found if s.seq not in item.dropped]
+        batch = SpanBatch(rows, writer_id=self._writer_id, first_seq=item.first, last_seq=item.last)
+        try:
+            return self._prepare(batch) if rows else batch
+        except BaseException as error:  # unmeasured is better than not stored
+            self._report("prepare", error)
+            return batch
+
+    def _seal(self, item: _Range) -> None:
+        if self._journal is None or item.sealed:
+            return
+        try:
+            self._journal.seal(item.first, item.last)
+        except OSError as error:
+            if item.journaled:
+                raise  # unsealed, a replay might cut it otherwise and store its spans twice
+            self._report("seal", error, who="journal")
+        item.sealed = True
+
+    async def _write(self, batch: SpanBatch) -> None:
+        self._write_began = time.monotonic()
+        try:
+            await self._storage.write(batch)
+        finally:
+            self.watch()
+            self._write_began = None
+
+    def _account_stored(self, item: _Range, batch: SpanBatch) -> None:
+        with self._lock:
+            self._items.popleft()
+            self._bytes -= item.size
+            self.journaled -= item.journaled
+            self.queued -= len(item.unjournaled)
             self.stored += len(batch)
-            self._leave(batch, journaled)
+            lost = item.journaled + len(item.unjournaled) - len(batch)
+            if lost:  # a segment was damaged, or deleted by hand
+                self._drop("journal_damaged", lost)
+        if not batch.rows:
+            return
         try:
             if self._journal is not None:
                 self._journal.mark_stored(batch.first_seq, batch.last_seq)
-        except OSError as error:
-            self._failures.report("journal", "mark_stored", error)
+        except BaseException as error:
+            self._report("mark_stored", error, who="journal")
+        try:
+            self._on_stored(batch)
+        except BaseException as error:
+            self._report("stored", error)
 
-    def _leave(self, batch: SpanBatch, journaled: int | None) -> None:
-        if journaled is None:
-            if self._journal is None:
-                journaled = 0
-            elif self._unjournaled:
-                seqs = {s.seq for s in batch.rows if s.seq is not None}
-                journaled = len(batch) - len(seqs & self._unjournaled)
-                self._unjournaled -= seqs
-            else:
-                journaled = len(batch)
-        self.journaled -= journaled
-        self.queued -= len(batch) - journaled
+    def _report(self, where: str, error: BaseException, *, who: str = STAGE) -> None:
+        with contextlib.suppress(BaseException):  # a listener of failures must not end the storing
+            self._failures.report(who, where, error)
 
-    def _account_dropped(self, batch: SpanBatch, reason: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + len(batch)
-        self._leave(batch, None)
 
-    def _account_lost(self) -> None:
-        lost = self.journaled - sum(len(i[0]) for i in self._items if isinstance(i, tuple))
-        self.dropped["journal_damaged"] = self.dropped.get("journal_damaged", 0) + lost
-        self.journaled -= lost
-        self._spilled_from = None
+async def _sleep(seconds: float) -> None:
+    # Whoever cancels a plugin's task may reach this one: then it is tried again at once.
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter

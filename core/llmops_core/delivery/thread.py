@@ -46,14 +46,13 @@ class Delivery:
         failures: Failures,
     ) -> None:
         self._writer_id = writer_id
-        self._journal = journal
         self._collecting = collecting
         self._exporters = exporters
         self._store = store
         self._batch_spans = batch_spans
         self._batch_seconds = batch_seconds
         self._failures = failures
-        # Without exporters nobody reads a span before its batch is sealed: measure it then, once.
+        # Without exporters nobody reads a span before its batch is whole: measure it then, once.
         self._chunk_spans = min(EXPORT_SPANS, batch_spans) if exporters else batch_spans
         self._chunk_seconds = min(EXPORT_SECONDS, batch_seconds) if exporters else batch_seconds
         self._inbox: deque[_Item] = deque()
@@ -64,7 +63,6 @@ class Delivery:
         self._rows: list[Span] = []
         self._rows_bytes = 0
         self._rows_since = 0.0
-        self._sealed_to = 0
         self._thread = threading.Thread(target=self._run, name="llmops-delivery", daemon=True)
 
     def start(self) -> None:
@@ -129,7 +127,7 @@ class Delivery:
 
     def _pass_on(self, mark: FlushMark) -> bool:
         self._guard("chunk", self._cut_chunk)
-        self._guard("seal", self._seal_all)
+        self._guard("batch", self._hand_on_all)
         self._store.mark(mark)
         for exporter in self._exporters:
             exporter.offer(mark)
@@ -140,10 +138,10 @@ class Delivery:
         if self._chunk and now - self._chunk_since >= self._chunk_seconds:
             self._cut_chunk()
         if self._rows and now - self._rows_since >= self._batch_seconds:
-            self._seal_all()
+            self._hand_on_all()
 
     def _cut_chunk(self) -> None:
-        """Measure what came in, give it to the exporters, and add it to what will be sealed."""
+        """Measure what came in, give it to the exporters, and add it to what will be stored."""
         while self._chunk:
             rows, self._chunk = self._chunk[: self._chunk_spans], self._chunk[self._chunk_spans :]
             share = self._chunk_bytes * len(rows) // (len(rows) + len(self._chunk))
@@ -156,24 +154,18 @@ class Delivery:
             self._rows.extend(batch.rows)
             self._rows_bytes += share
             while len(self._rows) >= self._batch_spans:
-                self._seal(self._batch_spans)
+                self._hand_on(self._batch_spans)
 
-    def _seal_all(self) -> None:
+    def _hand_on_all(self) -> None:
         while self._rows:
-            self._seal(self._batch_spans)
+            self._hand_on(self._batch_spans)
 
-    def _seal(self, count: int) -> None:
+    def _hand_on(self, count: int) -> None:
         rows, self._rows = self._rows[:count], self._rows[count:]
         share = self._rows_bytes * len(rows) // (len(rows) + len(self._rows))
         self._rows_bytes -= share
         self._rows_since = time.monotonic()
-        batch = self._batch(rows)
-        try:
-            if self._journal is not None:
-                self._journal.seal(batch.first_seq, batch.last_seq)
-        except OSError as error:
-            self._failures.report("journal", "seal", error)
-        self._store.add(batch, share)
+        self._store.add(self._batch(rows), share)
 
     def _batch(self, rows: list[Span]) -> SpanBatch:
         return SpanBatch(

@@ -4,11 +4,12 @@ A folder ``<root>/<writer>`` holds ``lock`` (held while the writer lives), segme
 ..., and ``open`` (the spans that were open when it was last replaced). Written with ``os.write`` to
 the page cache: it survives the death of the process at any moment, not a loss of power.
 
-The intake thread appends, the delivery seals and marks ranges stored; a lock orders the writes.
+The intake thread appends, the storage's seals ranges and marks them stored; a lock orders the writes.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import fcntl
@@ -35,6 +36,7 @@ from llmops_core.span import Span
 __all__ = ["Journal", "new_writer_id"]
 
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
+MARK_BYTES: Final = 64 * 1024
 
 
 def new_writer_id() -> str:
@@ -43,12 +45,28 @@ def new_writer_id() -> str:
 
 
 class _Segment:
-    __slots__ = ("bytes", "last_seq", "path")
+    __slots__ = ("_marks", "bytes", "last_seq", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bytes = 0
         self.last_seq = 0
+        # (first seq, offset) of a record now and then, to read a range without all before it.
+        self._marks: list[tuple[int, int]] = []
+
+    def take(self, first_seq: int, last_seq: int, size: int) -> None:
+        """Note the record of spans that was just written."""
+        offset = self.bytes - size
+        if not self._marks or offset - self._marks[-1][1] >= MARK_BYTES:
+            self._marks.append((first_seq, offset))
+        self.last_seq = last_seq
+
+    def stretch(self, first_seq: int, last_seq: int) -> tuple[int, int]:
+        """Return where records begin and end that hold what is here of a range."""
+        low = bisect.bisect_right(self._marks, first_seq, key=lambda m: m[0])
+        high = bisect.bisect_right(self._marks, last_seq, key=lambda m: m[0])
+        start = self._marks[low - 1][1] if low else 0
+        return start, self._marks[high][1] if high < len(self._marks) else self.bytes
 
 
 class Journal:
@@ -91,10 +109,9 @@ class Journal:
     def append(self, spans: Sequence[Span]) -> int:
         """Write one record of spans; return its size in bytes."""
         data = encode_spans(spans)
-        last = spans[-1].seq or 0
         with self._lock:
             self._write(data)
-            self._segments[-1].last_seq = last
+            self._segments[-1].take(spans[0].seq or 0, spans[-1].seq or 0, len(data))
         return len(data)
 
     def seal(self, first_seq: int, last_seq: int) -> None:
@@ -126,19 +143,20 @@ class Journal:
             raise
         self.reap()
 
-    def read_from(self, seq: int, limit: int) -> list[Span]:
-        """Read back up to *limit* spans from *seq* on, in order. For a delivery that fell behind."""
-        found: list[Span] = []
-        for segment in list(self._segments):
-            if segment.last_seq < seq:
+    def read_range(self, first_seq: int, last_seq: int) -> list[Span]:
+        """Read back the spans of a range, in order. For a delivery that fell behind."""
+        with self._lock:
+            segments = [s for s in self._segments if s.last_seq >= first_seq]
+            stretches = [(s.path, *s.stretch(first_seq, last_seq)) for s in segments]
+        found: dict[int, Span] = {}
+        for path, start, end in stretches:
+            if start == end:
                 continue
-            with contextlib.suppress(FileNotFoundError):
-                data = segment.path.read_bytes()
-                for record in read_records(data, 0, Damage()):
-                    found.extend(s for s in record.spans if (s.seq or 0) >= seq)
-                    if len(found) >= limit:
-                        return found[:limit]
-        return found
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(start)
+                for record in read_records(file.read(end - start), 0, Damage()):
+                    found.update((s.seq, s) for s in record.spans if s.seq)
+        return [found[seq] for seq in sorted(found) if first_seq <= seq <= last_seq]
 
     def close(self, *, remove: bool) -> None:
         """Release the lock; with *remove*, everything is stored and the folder goes."""
