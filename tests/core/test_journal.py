@@ -193,27 +193,31 @@ def test_no_segment_goes_while_a_stale_file_of_open_spans_stays(
     assert segments(journal.folder) == before
 
 
-def test_a_segment_stays_while_its_numbers_cannot_be_noted(
+def test_a_full_disk_is_freed_of_what_is_stored_and_the_numbers_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "SEGMENT_BYTES", 2_000)
     journal = open_journal(tmp_path)
-    journal.append([span(7, "x" * 3_000)])
-    journal.mark_stored(7, 7)
+    for seq in (1, 2, 3):
+        journal.append([span(seq, "x" * 3_000)])
+    journal.mark_stored(1, 3)
+    calls = []
 
     def full(descriptor: int, data: bytes) -> int:
+        calls.append(data)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
         for _ in range(3):
-            with pytest.raises(OSError, match="No space"):
-                journal.replace_open([])
-    assert segments(journal.folder)[0].stat().st_size > 3_000
-    journal.replace_open([])
-    (path,) = segments(journal.folder)
-    *_, note = read_records(path.read_bytes(), 0, Damage())
-    assert (note.type, note.range) == ("c", (1, 7))
+            journal.reap()
+    assert calls, "the fault really happened"
+    data = [path.read_bytes() for path in segments(journal.folder)]
+    assert sum(map(len, data)) < 200
+    notes = [r for d in data for r in read_records(d, 0, Damage())]
+    assert max(note.range for note in notes) == (1, 3)
+    journal.append([span(4)])
+    assert [s.seq for s in journal.read_range(1, 9)] == [4]
 
 
 def test_a_segment_whose_half_record_stays_is_written_no_more(
@@ -246,6 +250,8 @@ def test_a_closed_journal_writes_nothing_more(tmp_path: Path) -> None:
     before = list(journal.folder.iterdir())
     with pytest.raises(OSError, match="closed"):
         journal.mark_stored(1, 1)
+    with pytest.raises(OSError, match="closed"):
+        journal.reap()
     assert list(journal.folder.iterdir()) == before
 
 

@@ -187,16 +187,19 @@ class Journal:
         temporary.rename(path)
 
     def _rotate(self) -> None:
-        if self._fd >= 0:
-            self._leave_segment()
+        path = self.folder / f"{self._number + 1:06d}.log"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._leave_segment()
         self._number += 1
-        path = self.folder / f"{self._number:06d}.log"
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._fd = descriptor
         self._segments.append(_Segment(path))
 
-    def _write(self, data: bytes) -> None:
+    def _check_ours(self) -> None:
         if self._lock_fd < 0:
             raise OSError(errno.EBADF, "the journal is closed")  # it may be a recoverer's by now
+
+    def _write(self, data: bytes) -> None:
+        self._check_ours()
         if self._fd < 0 or self._segments[-1].bytes >= SEGMENT_BYTES:
             self._rotate()
         segment = self._segments[-1]
@@ -213,12 +216,15 @@ class Journal:
 
     def _leave_segment(self) -> None:
         descriptor, self._fd = self._fd, -1
+        if descriptor < 0:
+            return
         with contextlib.suppress(OSError):
             os.close(descriptor)
 
     def reap(self) -> None:
         """Drop the segments that are stored throughout. For when the open spans are as before."""
         with self._lock:
+            self._check_ours()
             active = self._segments[-1]
             if active.bytes >= SEGMENT_BYTES // 4 and active.last_seq <= self._stored_to:
                 self._rotate()
@@ -227,10 +233,25 @@ class Journal:
             left = self._segments[len(gone) :]
             if gone and self._stored_to and not any(s.last_seq for s in left):
                 # What stays must tell how far the numbers went: a recoverer numbers on from there.
-                self._write(encode_stored(1, self._stored_to))
+                note = encode_stored(1, self._stored_to)
+                try:
+                    self._write(note)
+                except OSError:  # a full disk, perhaps of these very segments
+                    _shrink(gone.pop(), note)
             for segment in gone:
                 segment.path.unlink(missing_ok=True)
                 self._segments.remove(segment)
+
+
+def _shrink(segment: _Segment, note: bytes) -> None:
+    """Leave nothing but a note of a segment that is stored throughout. Needs no space.
+
+    Killed between the two steps, the file begins with the note and a damaged record.
+    """
+    with segment.path.open("r+b", buffering=0) as file:
+        file.write(note)
+        file.truncate(len(note))
+    segment.bytes = len(note)
 
 
 def remove_folder(folder: Path) -> None:
