@@ -8,7 +8,6 @@ is read once to see what lies where, and then one range at a time.
 
 from __future__ import annotations
 
-import asyncio
 import bisect
 import contextlib
 import fcntl
@@ -187,7 +186,7 @@ class _Index(msgspec.Struct):
 
 async def _replay(folder: Path, write: Write, batch_spans: int, report: RecoveryReport) -> None:
     opened = _read_open(folder)
-    index = await _index(folder, opened, report)
+    index = _index(folder, opened, report)
     with _Appender(folder) as log:
         _add_open(list(opened.values()), index, log, batch_spans, report)
         index.sort()
@@ -208,7 +207,7 @@ async def _replay(folder: Path, write: Write, batch_spans: int, report: Recovery
             report.spans += len(rows)
 
 
-async def _index(folder: Path, opened: dict[str, Span], report: RecoveryReport) -> _Index:
+def _index(folder: Path, opened: dict[str, Span], report: RecoveryReport) -> _Index:
     """Read the segments, one at a time; forget of *opened* what has finished since."""
     index = _Index()
     for path in segments(folder):
@@ -224,7 +223,6 @@ async def _index(folder: Path, opened: dict[str, Span], report: RecoveryReport) 
         elif end < len(data):
             report.torn_bytes += len(data) - end
             os.truncate(path, end)  # so that what we append can be read
-        await asyncio.sleep(0)  # let the living writer store in between
     return index
 
 
