@@ -40,6 +40,7 @@ class Seen:
     issued: dict[str, int] = field(default_factory=dict)
     ages_ms: list[float] = field(default_factory=list)
     kills: int = 0
+    read_back: int = 0
 
 
 class Reader(threading.Thread):
@@ -85,10 +86,11 @@ class Reader(threading.Thread):
             self.footers += 1
 
 
-def one_round(url: str, number: int, seen: Seen, rng: random.Random) -> None:
+def one_round(url: str, number: int, seen: Seen, rng: random.Random, outages: bool) -> None:
     """Start a writer, let it work for a random time, kill it, and note what was under way."""
     first = (number + 1) * RUNS_PER_ROUND
     command = [sys.executable, str(HERE / "writer.py"), url, str(first), "2000", "200"]
+    command += ["outages"] if outages else []
     writer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert writer.stdout is not None
     ready = writer.stdout.readline()
@@ -107,7 +109,7 @@ def one_round(url: str, number: int, seen: Seen, rng: random.Random) -> None:
     # One in five dies while it opens or recovers, the others at work.
     if rng.random() > 0.2:
         working.wait(30)
-    time.sleep(rng.uniform(0.0, 0.8))
+    time.sleep(rng.uniform(0.0, 2.0 if outages else 0.8))
     os.kill(writer.pid, signal.SIGKILL)
     killed_ns = time.monotonic_ns()
     code = writer.wait()
@@ -132,6 +134,7 @@ def _note(lines: list[bytes], killed_ns: int, seen: Seen) -> None:
             seen.issued[span_id_of(int(rest[0]))] = int(rest[0])
         elif what == b"j" and line.endswith(b"\n"):
             journaled.update(text.decode() for text in rest)
+    seen.read_back += lines.count(b"b\n")
     seen.journaled |= journaled
     waiting = [ns for span, ns in issued.items() if span not in journaled]
     age = (killed_ns - min(waiting)) / 1e6 if waiting else 0.0
@@ -156,6 +159,7 @@ class Result:
     wrong: int
     reads: int
     footers: int
+    read_back: int
     problems: list[str]
     median_age_ms: float
     max_age_ms: float
@@ -165,18 +169,19 @@ class Result:
             f"{self.kills} kills: {self.journaled} spans seen journaled, {self.stored} stored, "
             f"{self.lost} lost, {self.doubled} doubled, {self.wrong} wrong; "
             f"{self.reads} reads and {self.footers} files checked meanwhile, "
+            f"{self.read_back} ranges read back from a journal, "
             f"{len(self.problems)} problems; oldest span not yet journaled at a kill: "
             f"median {self.median_age_ms:.1f} ms, max {self.max_age_ms:.1f} ms"
         )
 
 
-def run(folder: Path, kills: int, seed: int) -> Result:
+def run(folder: Path, kills: int, seed: int, *, outages: bool = False) -> Result:
     """Kill *kills* writers of one folder, start once more, and compare."""
     url, rng, seen = f"parquet:{folder}", random.Random(seed), Seen()
     reader = Reader(folder)
     reader.start()
     for number in range(kills):
-        one_round(url, number, seen, rng)
+        one_round(url, number, seen, rng, outages)
     with Monitor(url) as monitor:
         monitor.flush(60)
     reader.stopping.set()
@@ -203,6 +208,7 @@ def _compare(url: str, seen: Seen, reader: Reader) -> Result:
         wrong=wrong,
         reads=reader.reads,
         footers=reader.footers,
+        read_back=seen.read_back,
         problems=reader.problems,
         median_age_ms=statistics.median(seen.ages_ms) if seen.ages_ms else 0.0,
         max_age_ms=max(seen.ages_ms, default=0.0),
@@ -214,10 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--outages", action="store_true", help="the storage fails now and then")
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}")
     with tempfile.TemporaryDirectory() as folder:
-        result = run(Path(folder) / "data", options.kills, options.seed)
+        result = run(Path(folder) / "data", options.kills, options.seed, outages=options.outages)
     print(result)
     return int(bool(result.lost or result.doubled or result.wrong or result.problems))
 

@@ -29,3 +29,18 @@ def test_a_killed_writer_loses_and_doubles_nothing_that_was_journaled(tmp_path: 
     assert (result.lost, result.doubled, result.wrong) == (0, 0, 0)
     assert result.problems == []
     assert result.median_age_ms <= 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_writer_killed_while_it_catches_up_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    import kill
+
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    result = kill.run(tmp_path / "data", 10, seed, outages=True)
+    print(result)
+    assert result.kills == 10, "the fault really happened"
+    assert result.read_back > 10, "it was catching up"
+    assert (result.lost, result.doubled, result.wrong) == (0, 0, 0)
+    assert result.problems == []
