@@ -11,12 +11,24 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
+NEEDS = {
+    "fastapi_sessions": ("langgraph", "fastapi", "httpx"),
+    "supervisor": ("langchain", "langgraph_supervisor"),
+    "swarm": ("langchain", "langgraph_swarm"),
+}
+
 SAYS = {
+    "fastapi_sessions": ["0 3 agent 3 llm 3 workflow", "19 3 agent 3 llm 3 workflow"],
     "human_in_the_loop": ["asked: a human", "◐ waits", "result: refunded", "approve"],
     "monitor_a_chain": ["Answer number 0", "'kind': 'tool', 'outcome': 'error', 'count': 1"],
     "monitor_a_graph": ["Paris.", "workflow editorial desk", "agent writer", "agent reviewer"],
     "own_collector": ["Why? Why not? 3 {'questions': 2.0}"],
     "read_back": ["error_rate", "tool reserve error"],
+    "supervisor": [
+        "supervisor → billing [supervisor] -> billing by transfer handed_off",
+        "billing → supervisor (return): 'A-1042 was paid on Monday.' arrived as",
+    ],
+    "swarm": ["alice → bob [alice] -> bob by transfer handed_off", "It comes tomorrow."],
 }
 
 
@@ -33,6 +45,8 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
         pytest.importorskip("langchain_core")
     if name in ("monitor_a_graph", "human_in_the_loop"):
         pytest.importorskip("langgraph")
+    for package in NEEDS.get(name, ()):
+        pytest.importorskip(package)
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", str(EXAMPLES / f"{name}.py")],
         cwd=tmp_path,
@@ -44,3 +58,22 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for text in SAYS[name]:
         assert text in done.stdout
+
+
+@pytest.mark.parametrize(("name", "package"), [(n, p[-1]) for n, p in NEEDS.items()])
+def test_an_example_without_its_package_says_what_to_install(
+    name: str, package: str, tmp_path: Path
+) -> None:
+    for needed in NEEDS[name]:
+        pytest.importorskip(needed)
+    hide = f"import runpy, sys; sys.modules[{package!r}] = None; runpy.run_path(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", hide, str(EXAMPLES / f"{name}.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "install it with: pip install" in done.stdout
+    assert package.replace("_", "-") in done.stdout
