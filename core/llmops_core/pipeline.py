@@ -113,7 +113,6 @@ class Pipeline:
     def _make_delivery(self) -> Delivery:
         return Delivery(
             writer_id=self.writer_id,
-            journal=self.journal,
             collecting=self.collecting,
             exporters=self.exporters,
             store=self.store,

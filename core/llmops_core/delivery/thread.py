@@ -18,7 +18,6 @@ from llmops_core.delivery.exporting import ExportWorker
 from llmops_core.delivery.flushing import FlushMark
 from llmops_core.delivery.storing import StoreWorker
 from llmops_core.failures import Failures
-from llmops_core.journal.writer import Journal
 from llmops_core.span import Span
 
 __all__ = ["Delivery"]
@@ -37,7 +36,6 @@ class Delivery:
         self,
         *,
         writer_id: str,
-        journal: Journal | None,
         collecting: Collecting,
         exporters: Sequence[ExportWorker],
         store: StoreWorker,
