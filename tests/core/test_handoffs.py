@@ -271,7 +271,7 @@ def test_what_handoffs_remember_is_let_go(play: Play) -> None:
         play.end(run)
     play.end(1)
     remembered = play.tracer._ended.values()
-    assert not any(r.last_llm_input or r.last_llm_output or r.ended_agents for r in remembered)
+    assert not any(r.first_llm_input or r.last_llm_output or r.ended_agents for r in remembered)
 
 
 def test_a_request_of_a_run_that_nobody_knows_is_counted(play: Play) -> None:

@@ -36,7 +36,6 @@ def model_started(call: Run) -> None:
     for run in _workers(call):
         if run.first_llm_input is None:
             run.first_llm_input = given
-        run.last_llm_input = given
 
 
 def model_ended(call: Run, output: Any) -> None:

@@ -51,9 +51,10 @@ class Request:
         self.mechanism = mechanism
         self.start_ns = start_ns
         self.fields: dict[str, Any] = {}
-        #: What the source passed, and what its own model had been given.
+        #: What the source passed, and what its own model was given first: what it found out since,
+        #: by its tools, is news to the target.
         self.carried: Frozen | None = None
-        self.held = source.last_llm_input
+        self.held = source.first_llm_input
         self.target: Run | None = None
         self.above = source.parent or source
 

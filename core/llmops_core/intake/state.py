@@ -71,7 +71,6 @@ class Run:
         "has_agent",
         "inner_agent",
         "kind",
-        "last_llm_input",
         "last_llm_output",
         "open_streams",
         "outcome",
@@ -116,7 +115,6 @@ class Run:
         #: The agent whose own run this node holds; "" if it holds several.
         self.wraps: str | None = None
         self.first_llm_input: Frozen | None = None
-        self.last_llm_input: Frozen | None = None
         self.last_llm_output: Frozen | None = None
         self.confirmed: Sequence[Request] = ()
         self.ended_agents: Sequence[Run] = ()
@@ -130,7 +128,7 @@ class Run:
 
     def forget_content(self) -> None:
         """Let go of the texts that only handoffs need."""
-        self.first_llm_input = self.last_llm_input = self.last_llm_output = None
+        self.first_llm_input = self.last_llm_output = None
 
 
 def nearest_agent(run: Run, *, including: bool = False) -> tuple[str | None, str | None]:
