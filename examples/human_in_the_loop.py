@@ -8,7 +8,12 @@ import subprocess
 import sys
 from typing import TypedDict
 
-from langgraph.checkpoint.sqlite import SqliteSaver
+try:
+    from langgraph.checkpoint.sqlite import SqliteSaver
+except ImportError as missing:
+    print(f"{missing}; install it with: pip install langgraph-checkpoint-sqlite")
+    sys.exit(0)
+
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 

@@ -59,7 +59,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
     """Records every run below a call that is given this handler in ``config={"callbacks": [...]}``.
 
     One object serves any number of concurrent runs, threads and event loops. Of a run it keeps what
-    its end will not say, until it ends; of those that never end, at most 20,000. Its methods copy
+    its end will not say, until it ends; of those that never end, at most 100,000. Its methods copy
     what the framework hands them, within a budget, and put one small tuple on a queue: they never
     block, never change a value, and never raise.
 
@@ -406,6 +406,8 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
                 "handoff_mechanism": request.mechanism,
                 "framework": "langgraph",
             }
+            if request.to_parent:
+                fields["_to_parent"] = True
             if request.passed is not None:
                 fields["input"] = self._recorder.freeze(request.passed)
             if tool_call_id is not None:
@@ -460,7 +462,8 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
             return None, None, 0
         run = self._runs.get(given)
         if run is None:
-            return given, given, 0
+            # It runs without us: what is monitored begins here, so this is a root.
+            return None, None, 0
         return given, (run.parent if run.kind is None else given), run.facts
 
 

@@ -26,6 +26,7 @@ class Asked(NamedTuple):
     target: str
     mechanism: str
     passed: Any = None
+    to_parent: bool = False
 
 
 def asked_by_tool(metadata: Mapping[str, Any], inputs: Any) -> Asked | None:
@@ -47,11 +48,12 @@ def asked_by_error(error: BaseException) -> Iterator[Asked]:
     Each graph on the way raises it again, with its own namespace instead of ``__parent__``: only
     the innermost is the request.
     """
-    if type(error).__name__ != "ParentCommand" or not error.args:
+    if type(error).__name__ != "ParentCommand" or len(error.args) != 1:
         return
     command = error.args[0]
     if _is(command, "Command") and command.graph == _PARENT:
-        yield from _of_command(command)
+        for asked in _of_command(command):
+            yield asked._replace(to_parent=True)
 
 
 def asked_by_edge(outputs: Any) -> Iterator[Asked]:

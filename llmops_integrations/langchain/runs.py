@@ -13,7 +13,8 @@ from typing import Any, Final
 
 __all__ = ["MAX_RUNS", "OpenRuns", "Run", "runs_of"]
 
-MAX_RUNS: Final = 20_000
+MAX_RUNS: Final = 100_000
+MAX_GRAPHS: Final = 1_000
 
 
 class Run:
@@ -92,6 +93,8 @@ class OpenRuns:
 
     def name_agents(self, graph: str, nodes: frozenset[str]) -> None:
         """Remember a graph's name, and which of its nodes are agents."""
+        if len(self.graphs) >= MAX_GRAPHS:
+            return  # a name for each request: under an unknown name any graph's agents count
         self.graphs.add(graph)
         for node in nodes:
             self.agents[node] = self.agents.get(node, frozenset()) | {graph}

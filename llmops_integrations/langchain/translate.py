@@ -33,14 +33,16 @@ __all__ = [
 MAX_ATTRIBUTES: Final = 32
 _MAX_DEPTH: Final = 20  # of the path of nested functional tasks
 
-#: Outcome by the name of a class in the exception's MRO: names, so that LangGraph stays unimported.
-_OUTCOMES: Final[Mapping[str, str]] = {
-    "ParentCommand": "handed_off",
-    "GraphInterrupt": "interrupted",
-    "GraphBubbleUp": "interrupted",
-    "CancelledError": "cancelled",
-    "KeyboardInterrupt": "cancelled",
-    "GeneratorExit": "abandoned",
+#: Outcome by package and name of a class in the exception's MRO: LangGraph stays unimported, and a
+#: class of the user's that merely has such a name is an error like any other.
+_OUTCOMES: Final[Mapping[tuple[str, str], str]] = {
+    ("langgraph", "ParentCommand"): "handed_off",
+    ("langgraph", "GraphInterrupt"): "interrupted",
+    ("langgraph", "GraphBubbleUp"): "interrupted",
+    ("asyncio", "CancelledError"): "cancelled",
+    ("concurrent", "CancelledError"): "cancelled",
+    ("builtins", "KeyboardInterrupt"): "cancelled",
+    ("builtins", "GeneratorExit"): "abandoned",
 }
 
 #: Tags and metadata that the frameworks set for themselves.
@@ -48,6 +50,7 @@ _INNER_TAGS: Final = ("seq:step:", "graph:step:", "map:key:", "langsmith:", "ret
 _BRANCH_TAGS: Final = ("condition:", "branch:")
 _INNER_METADATA: Final = ("langgraph_", "ls_", "lc_", "__", "checkpoint_")
 _name_of_class: Final = type.__dict__["__name__"].__get__
+_module_of_class: Final = type.__dict__["__module__"].__get__
 _COLUMNS: Final = frozenset({"session_id", "thread_id", "user_id"})
 _ATTRIBUTES: Final[Mapping[str, str]] = {
     "langgraph_checkpoint_ns": "langgraph.checkpoint_ns",
@@ -242,7 +245,8 @@ def is_placeholder(inputs: object) -> bool:
 def outcome_of_error(error: BaseException) -> str:
     """Return the outcome that an exception stands for: control flow is not an error."""
     for base in bases(error):
-        outcome = _OUTCOMES.get(_name_of_class(base))
+        package = str(_module_of_class(base)).partition(".")[0]
+        outcome = _OUTCOMES.get((package, _name_of_class(base)))
         if outcome is not None:
             return outcome
     return "error"

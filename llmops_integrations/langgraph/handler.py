@@ -37,7 +37,8 @@ class LangGraphHandler(LLMOpsCallbackHandler, GraphCallbackHandler):
         if run is None:
             return
         run.interrupted = True
-        run.asked = tuple(event.interrupts)
+        # The functional API names one question twice.
+        run.asked = tuple({_id_of(asked): asked for asked in event.interrupts}.values())
         self._bring(run, pauses.pause_fields(event, run.thread))
 
     @guarded
@@ -80,3 +81,9 @@ def shared_handler(monitor: Monitor | None) -> LangGraphHandler:
             handler = LangGraphHandler(monitor)
             _handlers[monitor] = weakref.ref(handler)
         return handler
+
+
+def _id_of(asked: Any) -> Any:
+    """Return what tells a question from another: its id, or itself where there is none."""
+    found = getattr(asked, "id", None)
+    return found if type(found) is str else id(asked)

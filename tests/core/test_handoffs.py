@@ -325,3 +325,109 @@ def test_what_the_root_sends_out_is_no_handoff(play: Play) -> None:
     play.end(2)
     play.end(1)
     assert play.found == []
+
+
+def test_a_transfer_that_its_tool_refused_is_none(play: Play) -> None:
+    play.node(2, "triage")
+    play.start(3, 2, "tool", "transfer_to_billing")
+    play.ask(3, "billing", "transfer", tool_call_id="1")
+    play.end(3, outcome="error")
+    play.start(4, 2, "tool", "transfer_to_billing")
+    play.ask(4, "billing", "transfer", tool_call_id="2", input=frozen({"order": 4711}))
+    play.end(4)
+    play.end(2, outcome="handed_off")
+    play.node(5, "billing")
+    play.end(5)
+    play.end(1)
+    (handoff,) = play.found
+    assert (handoff["tool_call_id"], handoff["handoff_confirmed"]) == ("2", True)
+
+
+def test_an_edge_is_not_guessed_where_several_ran_side_by_side(play: Play) -> None:
+    for run, name in ((2, "billing"), (3, "shipping")):
+        play.node(run, name, step=1)
+        play.model(run + 10, run, [], "x")
+    for run in (2, 3):
+        play.end(run)
+    play.node(4, "reviewer", step=2)
+    play.model(14, 4, [], "y")
+    play.end(4)
+    play.end(1)
+    assert play.found == []
+
+
+def test_a_join_names_its_sources_and_gets_one_edge(play: Play) -> None:
+    for run, name in ((2, "billing"), (3, "shipping"), (4, "stray")):
+        play.node(run, name, step=1)
+        play.model(run + 10, run, [], "x")
+    for run in (3, 2, 4):
+        play.end(run)
+    play.node(5, "reviewer", step=2)
+    waits = {"langgraph.triggers": '["join:billing+shipping:reviewer"]'}
+    play.tracer._open[5].fields["attributes"] = waits
+    play.model(15, 5, [], "y")
+    play.end(5)
+    play.end(1)
+    assert [t[:3] for t in play.told] == [("billing", "reviewer", "edge")]
+
+
+def test_who_says_the_same_again_says_something(play: Play) -> None:
+    yes, ask = message("assistant", "yes"), message("user", "refund 42?")
+    play.node(2, "triage")
+    play.model(3, 2, [yes, ask], yes)
+    play.ask(2, "billing")
+    play.end(2)
+    play.node(4, "billing")
+    play.model(5, 4, [yes, ask, yes], "ok")
+    play.end(4)
+    play.end(1)
+    assert play.found[0]["output"].value == [yes]
+
+
+def test_a_command_to_the_parent_graph_is_not_answered_inside(play: Play) -> None:
+    play.node(2, "sub")
+    play.start(3, 2, "chain", "inner graph")
+    play.start(4, 3, "task", "i")
+    play.ask(4, "t", _to_parent=True)
+    play.start(5, 3, "task", "t")
+    for run in (5, 4, 3, 2):
+        play.end(run, outcome="handed_off")
+    play.start(6, 1, "task", "t")
+    play.end(6)
+    play.end(1)
+    assert [(d["parent_id"], d["handoff_confirmed"]) for d in play.found] == [(span_id_of(1), True)]
+
+
+def test_one_run_answers_every_command_to_it(play: Play) -> None:
+    for run in (2, 3):
+        play.node(run, f"team{run}")
+        play.ask(run, "review")
+        play.ask(run, "review")
+    for run in (2, 3):
+        play.end(run)
+    play.node(4, "review", step=2)
+    play.end(4)
+    play.end(1)
+    assert sorted(t[0] for t in play.told) == ["team2", "team3"]
+    assert all(t[3] for t in play.told)
+
+
+def test_requests_beyond_the_limit_are_counted(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmops_core.intake.handoffs.MAX_PENDING", 2)
+    play.node(2, "plan")
+    for number in range(5):
+        play.ask(2, f"work{number}", "send")
+    play.end(2)
+    play.end(1)
+    assert len(play.found) == 2
+    assert play.tracer.notes == {"handoff_limit": 3}
+
+
+def test_agents_without_a_model_pass_on_what_their_node_returns(play: Play) -> None:
+    play.start(2, 1, "agent", "a", frozen({"n": 0}))
+    play.ask(2, "b")
+    play.end(2, output=frozen({"n": 0, "said": "order 4711"}))
+    play.start(3, 1, "agent", "b", frozen({"n": 0, "said": "order 4711"}))
+    play.end(3)
+    play.end(1)
+    assert play.found[0]["output"].value == {"said": "order 4711"}

@@ -8,6 +8,7 @@ the return to an agent that had handed off are inferred. Runs on the intake thre
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ MAX_ENDED_AGENTS: Final = 32
 _SYNTHETIC: Final = ("Successfully transferred to ", "Successfully transferred back to ")
 _SYNTHETIC_BACK: Final = "Transferring back to "
 
+#: What starts a node that waits for several: LangGraph names the channel after all of them.
+_JOIN: Final = re.compile(r'"join:([^":]+):')
+
 Emit = Callable[[Run, dict[str, Any], int, int], None]
 
 
@@ -38,7 +42,9 @@ class Request:
         "fields",
         "held",
         "mechanism",
+        "skipped",
         "source",
+        "source_given",
         "start_ns",
         "target",
         "target_name",
@@ -55,8 +61,11 @@ class Request:
         #: by its tools, is news to the target.
         self.carried: Frozen | None = None
         self.held = source.first_llm_input
+        self.source_given = source.given
         self.target: Run | None = None
         self.above = source.parent or source
+        #: The graph that a command to the parent graph leaves: its own nodes are not meant.
+        self.skipped: Run | None = None
 
 
 class Handoffs:
@@ -77,29 +86,38 @@ class Handoffs:
             return False
         if source.kind == "workflow":
             return False  # a fan-out of what the caller gave: nobody hands anything off
-        for known in trace.handoffs:
-            # A transfer tool is seen when it starts, and again when its command is raised: as a
-            # command, or as a send where a model called several at once.
-            same = known.source is source and known.target_name == target and known.target is None
-            if same and known.mechanism == "transfer" and mechanism != "transfer":
-                return False
+        if _is_known(trace, source, target, mechanism):
+            return False
         if len(trace.handoffs) >= MAX_PENDING:
+            trace.lost_handoffs += 1
             return False
         request = Request(source, target, mechanism, now_ns)
         request.fields = {k: fields[k] for k in ("tool_call_id", "framework") if k in fields}
         request.asker = run
+        if fields.get("_to_parent"):
+            request.skipped = run.parent
         request.carried = carried(source.last_llm_output, fields.get("input"))
         trace.handoffs.append(request)
         return True
 
     def started(self, run: Run) -> None:
-        """Confirm the oldest request that waits for this run."""
+        """Confirm what waits for this run: every command to it, for one run answers them all, or
+        the oldest send, for each send is a run of its own."""
         for request in run.trace.handoffs:
             if request.target is None and _answers(run, request):
+                if request.mechanism == "send" and run.confirmed:
+                    continue
                 request.target = run
                 _stand_beside(request, run)
                 run.confirmed = (*run.confirmed, request)
-                return
+                if request.mechanism == "send":
+                    return
+
+    def failed(self, run: Run) -> None:
+        """Forget what was asked within a run that failed: a refused transfer moves nobody."""
+        run.trace.handoffs = [
+            r for r in run.trace.handoffs if r.target is not None or not _is_within(r.asker, run)
+        ]
 
     def root_ended(self, trace: Trace, now_ns: int) -> None:
         """Store what was asked for and never started."""
@@ -110,8 +128,11 @@ class Handoffs:
 
     # ---- ends ----
 
-    def ended(self, run: Run) -> None:
+    def ended(self, run: Run, output: Any) -> None:
         """Store the handoffs to a run that has ended, and remember it as a source of edges."""
+        if run.last_llm_output is None and type(output) is Frozen:
+            run.last_llm_output = output  # an agent without a model says what its node returns
+        _count_in_step(run)
         for request in run.confirmed:
             if request in run.trace.handoffs:
                 run.trace.handoffs.remove(request)
@@ -128,16 +149,10 @@ class Handoffs:
         run.confirmed = ()
 
     def _edge(self, run: Run) -> None:
-        """Infer the edge that led here: from the agent beside it that ended last before it began."""
+        """Infer the edge that led here: from the one node that ran in the step before."""
         assert run.parent is not None  # noqa: S101 - the caller checked
-        before = [s for s in run.parent.ended_agents if s.end_ns <= run.start_ns]
-        if not before:
-            return
-        source = max(before, key=lambda s: s.end_ns)
-        step, last = run.fields.get("step"), source.fields.get("step")
-        if type(step) is int and type(last) is int and step != last + 1:
-            return  # something that is no agent ran between the two
-        if agent_of(source) == agent_of(run):
+        source = _step_before(run, run.parent)
+        if source is None or agent_of(source) == agent_of(run):
             return
         back = agent_of(run) in source.called_by
         request = Request(source, agent_of(run), "return" if back else "edge", source.end_ns)
@@ -159,7 +174,7 @@ class Handoffs:
             return
         request = Request(outermost(caller), agent_of(run), "tool", above.start_ns)
         request.carried = above.given
-        request.held = None
+        request.held = request.source_given = None
         request.target = run
         self._store(request, run.start_ns, confirmed=True)
 
@@ -183,6 +198,66 @@ class Handoffs:
             if request.mechanism not in ("edge", "return"):  # a loop of edges returns nobody
                 target.called_by |= {by}
         self._emit(request.above, fields, request.start_ns, max(end_ns, request.start_ns))
+
+
+# ---- which ----
+
+
+def _count_in_step(run: Run) -> None:
+    """Remember which nodes of a graph ran in a step; the two last steps are enough."""
+    graph, step = run.parent, run.fields.get("step")
+    if graph is None or type(step) is not int:
+        return
+    if graph.nodes_in_step is None:
+        graph.nodes_in_step = {}
+    graph.nodes_in_step.setdefault(step, set()).add(run.fields.get("name"))
+    for old in [s for s in graph.nodes_in_step if s < step - 1]:
+        del graph.nodes_in_step[old]
+
+
+def _is_known(trace: Trace, source: Run, target: str, mechanism: str) -> bool:
+    """Whether a request is one that waits already.
+
+    A transfer tool is seen when it starts, and again when its command is raised: as a command, or
+    as a send where a model called several at once. A command may name a node twice.
+    """
+    for known in trace.handoffs:
+        if known.source is not source or known.target_name != target or known.target is not None:
+            continue
+        if known.mechanism == "transfer" and mechanism != "transfer":
+            return True
+        if known.mechanism == mechanism == "command":
+            return True
+    return False
+
+
+def _is_within(run: Run, outer: Run) -> bool:
+    above: Run | None = run
+    while above is not None:
+        if above is outer:
+            return True
+        above = above.parent
+    return False
+
+
+def _step_before(run: Run, graph: Run) -> Run | None:
+    """Return the agent that ran alone in the step before, or the last of those that a join names.
+
+    Of several that ran side by side nothing tells which edge led here: none is better than a wrong
+    one.
+    """
+    step = run.fields.get("step")
+    if type(step) is not int:
+        return None
+    before = [s for s in graph.ended_agents if s.fields.get("step") == step - 1]
+    triggers = (run.fields.get("attributes") or {}).get("langgraph.triggers") or ""
+    joined = _JOIN.search(triggers)
+    if joined:
+        names = joined[1].split("+")
+        before = [s for s in before if s.fields.get("name") in names]
+    elif len((graph.nodes_in_step or {}).get(step - 1, ())) != 1:
+        return None
+    return max(before, key=lambda s: s.end_ns, default=None)
 
 
 # ---- who ----
@@ -251,6 +326,8 @@ def _names(source: Run, target: Run | None, asked: str) -> tuple[str, str]:
 def _answers(run: Run, request: Request) -> bool:
     if run.kind not in ("task", "agent") or run is request.source:
         return False
+    if request.skipped is not None and run.parent is request.skipped:
+        return False
     if request.target_name not in (run.fields.get("name"), run.fields.get("agent")):
         return False
     above: Run | None = request.asker
@@ -280,12 +357,24 @@ def carried(said: Frozen | None, passed: Any) -> Frozen | None:
 def received(target: Run, request: Request) -> Frozen | None:
     """Return what the target's first model call was given and the source's own was not."""
     first = target.first_llm_input or target.given
-    if first is None or type(first.value) is not list:
+    held = request.held or request.source_given
+    if first is None:
+        return None
+    if type(first.value) is dict and held is not None and type(held.value) is dict:
+        known = held.value
+        left = {k: v for k, v in first.value.items() if k not in known or known[k] != v}
+        return Frozen(left, first.truncated, first.cut_bytes, first.weight)
+    if type(first.value) is not list:
         return first
-    held = request.held.value if request.held is not None else []
-    known = held if type(held) is list else [held]
+    # One of each: who says the same again says something.
+    known_once = list(held.value) if held is not None and type(held.value) is list else []
     calls = request.fields.get("tool_call_id")
-    news = [m for m in first.value if m not in known and not _is_synthetic(m, calls)]
+    news = []
+    for message in first.value:
+        if message in known_once:
+            known_once.remove(message)
+        elif not _is_synthetic(message, calls):
+            news.append(message)
     return Frozen(news, first.truncated, first.cut_bytes, first.weight)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmops_core.freeze.freezer import Frozen
@@ -23,6 +23,7 @@ class Trace:
         "handoffs",
         "held",
         "last_ns",
+        "lost_handoffs",
         "mono_ns",
         "open",
         "over_limit",
@@ -48,6 +49,7 @@ class Trace:
         self.since_ns = mono_ns
         self.handoffs: list[Request] = []
         self.handoff_count = 0
+        self.lost_handoffs = 0
         self.held: list[tuple[dict[str, Any], Run]] = []
 
     def wall_us(self, mono_ns: int) -> int:
@@ -72,6 +74,7 @@ class Run:
         "inner_agent",
         "kind",
         "last_llm_output",
+        "nodes_in_step",
         "open_streams",
         "outcome",
         "parent",
@@ -109,7 +112,8 @@ class Run:
         self.closed_by_us = False
         self.end_ns = 0
         self.retry_key: tuple[Any, Any] | None = None
-        self.tries: Mapping[tuple[Any, Any], int] = {}
+        self.tries: dict[tuple[Any, Any], int] | None = None
+        self.nodes_in_step: dict[int, set[Any]] | None = None
         # What handoffs need to know; tuples until somebody has something to remember.
         self.inner_agent: str | None = None
         #: The agent whose own run this node holds; "" if it holds several.

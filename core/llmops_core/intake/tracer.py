@@ -220,6 +220,9 @@ class Tracer:
             self._note("handoff_of_unknown_run")
         elif self._handoffs.request(run, event[5], event[3]):
             run.trace.last_ns = max(run.trace.last_ns, event[3])
+        elif run.trace.lost_handoffs:
+            run.trace.lost_handoffs -= 1
+            self._note("handoff_limit")
 
     def _emit_handoff(self, above: Run, fields: Draft, start_ns: int, end_ns: int) -> None:
         self._emit(above, handoff_draft(above, fields, start_ns, end_ns))
@@ -309,10 +312,13 @@ class Tracer:
         if run.kind == "llm":
             agents.model_ended(run, fields.get("output"))
         elif run.kind in ("task", "agent"):
-            self._handoffs.ended(run)
+            self._handoffs.ended(run, fields.get("output"))
         for agent in run.ended_agents:
             agent.forget_content()
         run.ended_agents = ()
+        run.tries = run.nodes_in_step = None
+        if outcome == "error" and trace.handoffs and trace.root is not run:
+            self._handoffs.failed(run)
         self._remember(run)
         self._emit(run, draft)
         if trace.root is run or (
@@ -430,7 +436,8 @@ def _count_attempt(run: Run) -> None:
     if key is None or run.parent is None:
         return
     run.retry_key = (run.fields.get("name"), key)
-    tries = run.parent.tries.get(run.retry_key, 0) + 1
-    run.parent.tries = {**run.parent.tries, run.retry_key: tries}
+    if run.parent.tries is None:
+        run.parent.tries = {}
+    tries = run.parent.tries[run.retry_key] = run.parent.tries.get(run.retry_key, 0) + 1
     if tries > 1:
         run.fields["attempt"] = tries

@@ -285,7 +285,13 @@ def test_a_placeholder_is_no_input():
 
 
 def _named(name, base=Exception):
-    return type(name, (base,), {})
+    return type(name, (base,), {"__module__": "langgraph.errors"})
+
+
+@pytest.mark.parametrize("name", ["CancelledError", "ParentCommand", "GraphInterrupt"])
+def test_a_class_of_the_users_own_that_has_such_a_name_is_an_error(name):
+    error = type(name, (Exception,), {"__module__": "shop.errors"})("no")
+    assert translate.error_fields(error)["outcome"] == "error"
 
 
 @pytest.mark.parametrize(
