@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import datetime as dt
 import json
+import threading
+import time
 import tracemalloc
 from typing import Any
 from uuid import uuid4
@@ -19,6 +21,8 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_kit import CompletionModel, add, failures_of_ours, recording, scripted
 
+from llmops_core import Monitor
+from llmops_core.storage.memory import MemoryStorage
 from llmops_core.testing import Reply
 from llmops_core.testing.fixtures import CapturedSpans, spans  # noqa: F401 - a fixture
 from llmops_integrations.langchain import LLMOpsCallbackHandler
@@ -297,3 +301,25 @@ async def test_other_handlers_beside_ours_are_not_disturbed(spans: CapturedSpans
     await scripted(Reply("hi")).ainvoke("x", {"callbacks": [Other(), ours, Other()]})
     assert Other.seen == 2
     assert len(spans()) == 1
+
+
+@pytest.mark.parametrize("end", ["flush", "close"])
+def test_15_flush_and_close_return_by_their_deadline_and_say_what_was_lost(end):
+    release = threading.Event()
+
+    class Hangs(MemoryStorage):
+        async def write(self, batch):
+            release.wait(30)
+
+    monitor = Monitor(Hangs())
+    chain = RunnableLambda(lambda x: x + 1)
+    assert chain.invoke(1, {"callbacks": [LLMOpsCallbackHandler(monitor)]}) == 2
+    started = time.monotonic()
+    report = getattr(monitor, end)(0.3)
+    took = time.monotonic() - started
+    release.set()
+    assert not report.complete
+    assert report.waiting == ("storage",)
+    assert report.queued == 1, "what is not stored is said"
+    assert took < 5, "a deadline of 0.3 s, on a machine that may be busy"
+    monitor.close(5)
