@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import gc
 import signal
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -231,6 +233,24 @@ def test_a_stopped_lane_leaves_nobody_waiting() -> None:
     for future in waiting:
         with pytest.raises(BaseException):  # noqa: B017, PT011 - CancelledError is no Exception
             future.result(10)
+
+
+def test_what_a_stopped_lane_never_began_is_closed_without_a_warning() -> None:
+    async def work() -> None:
+        return
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(50):
+            lane = Lane("test")
+            lane.stop()
+            futures = [lane.submit(work()) for _ in range(20)]
+            lane.stop()
+            for future in futures:
+                with contextlib.suppress(BaseException):
+                    future.result(10)
+        gc.collect()
+    assert not [w for w in caught if "never awaited" in str(w.message)]
 
 
 def _langchain() -> Any:

@@ -30,6 +30,8 @@ class Lane:
         self.loop.set_debug(False)
         self.loop.set_default_executor(_DaemonThreads())
         self._waiting: set[concurrent.futures.Future[Any]] = set()
+        self._stopping = self._ending = False
+        self._unstarted: dict[concurrent.futures.Future[Any], Coroutine[Any, Any, Any]] = {}
         self._thread = threading.Thread(target=self._run, name=f"llmops-{name}", daemon=True)
         self._thread.start()
 
@@ -37,24 +39,54 @@ class Lane:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+            self._cancel_tasks()
         finally:
             self.loop.close()
+            for work in list(self._unstarted.values()):
+                work.close()
             for future in list(self._waiting):  # nobody may wait for what will never run
                 future.cancel()
+
+    def _cancel_tasks(self) -> None:
+        self._ending = True
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_SECONDS))
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Run a coroutine on the lane; its BaseException arrives in the future and stops nothing."""
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._waiting.add(done)
+        self._unstarted[done] = work
         done.add_done_callback(self._waiting.discard)
-        started = _contain(work, done)
         try:
-            self.loop.call_soon_threadsafe(lambda: self.loop.create_task(started))
+            self.loop.call_soon_threadsafe(self._begin, done)
         except RuntimeError:  # the loop is closed
-            started.close()
-            work.close()
+            if self._unstarted.pop(done, None) is not None:
+                work.close()
             done.cancel()
         return done
+
+    def _begin(self, done: concurrent.futures.Future[Any]) -> None:
+        if not self._ending:  # else it is closed with the loop
+            self.loop.create_task(self._contain(done))
+
+    async def _contain(self, done: concurrent.futures.Future[Any]) -> None:
+        # Popped here and not before: a task that is cancelled before its first step never runs.
+        work = self._unstarted.pop(done)
+        # A SystemExit or KeyboardInterrupt that leaves a task also leaves run_forever.
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            done.cancel()
+        except BaseException as error:  # delivered to whoever waits
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                done.set_exception(_ordinary(error))
+        else:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                done.set_result(result)
 
     def call(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
         """Run a plain function on the lane and wait for it, at most *timeout* seconds."""
@@ -66,34 +98,9 @@ class Lane:
 
     def stop(self) -> None:
         """Cancel what runs and end the loop. Does not wait."""
-
-        async def end() -> None:
-            tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
-            self.loop.stop()
-
-        ending = end()
-        try:
-            self.loop.call_soon_threadsafe(lambda: self.loop.create_task(ending))
-        except RuntimeError:
-            ending.close()  # it has ended already
-
-
-async def _contain(work: Coroutine[Any, Any, T], done: concurrent.futures.Future[T]) -> None:
-    # A SystemExit or KeyboardInterrupt that leaves a task also leaves run_forever.
-    try:
-        result = await work
-    except asyncio.CancelledError:
-        done.cancel()
-    except BaseException as error:  # delivered to whoever waits
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            done.set_exception(_ordinary(error))
-    else:
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            done.set_result(result)
+        if not self._stopping:  # a second stop would cut short what the first one began
+            self._stopping = True
+            self.loop.call_soon_threadsafe(self.loop.stop)
 
 
 def _ordinary(error: BaseException) -> Exception:

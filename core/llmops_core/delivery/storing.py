@@ -212,6 +212,8 @@ class StoreWorker:
         except GeneratorExit:
             raise
         except BaseException as error:  # a plugin's, whatever it is: it must not end the storing
+            if self._stopped and isinstance(error, asyncio.CancelledError):
+                raise  # the lane ends; nothing failed
             if where == "write":
                 self.retries += 1
                 self._report(where, error)
