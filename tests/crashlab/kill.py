@@ -17,13 +17,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from crash_payload import payload
+from rows import Row
 
 from llmops_core import Monitor, open_storage
 from llmops_core.intake.tracer import span_id_of
@@ -213,6 +214,17 @@ def _compare(url: str, seen: Seen, reader: Reader) -> Result:
         median_age_ms=statistics.median(seen.ages_ms) if seen.ages_ms else 0.0,
         max_age_ms=max(seen.ages_ms, default=0.0),
     )
+
+
+def lab(quick: bool) -> Iterator[Row]:
+    """Yield a row for the kills of a working writer, and one for kills while it catches up."""
+    for outages, kills in ((False, 20 if quick else 100), (True, 5 if quick else 20)):
+        seed = int(time.time())
+        with tempfile.TemporaryDirectory() as folder:
+            result = run(Path(folder) / "data", kills, seed, outages=outages)
+        scenario = "kill -9 while the storage fails" if outages else "kill -9 under load"
+        bad = result.lost or result.doubled or result.wrong or result.problems
+        yield Row("kills", scenario, f"seed {seed}", not bad, str(result))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
