@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ class SpanBatch:
         self.first_seq = first_seq
         self.last_seq = last_seq
         self._arrow: pa.Table | None = None
+        self._source: SpanBatch | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,6 +47,8 @@ class SpanBatch:
         """The rows as one Arrow table of :func:`~llmops_core.schema.arrow_schema`, made once."""
         # Not cached_property: on 3.11 it has one lock for all objects, and a child that is forked
         # while a batch is being converted would wait for it for ever.
+        if self._source is not None:
+            return self._source.arrow
         if self._arrow is None:
             self._arrow = spans_to_arrow(self.rows)
         return self._arrow
@@ -54,6 +58,24 @@ class SpanBatch:
         return SpanBatch(
             rows, writer_id=self.writer_id, first_seq=self.first_seq, last_seq=self.last_seq
         )
+
+    def copied(self) -> SpanBatch:
+        """Return a batch with spans of its own: who changes them by force changes nobody else's.
+
+        Each plugin is given one. The Arrow table, which cannot be changed, is shared.
+        """
+        made = self.with_rows(map(_copied, self.rows))
+        made._source = self
+        return made
+
+
+def _copied(span: Span) -> Span:
+    changed: dict[str, dict[str, object]] = {}
+    for name in ("attributes", "measurements"):
+        values = getattr(span, name)
+        if values is not None:
+            changed[name] = dict(values)
+    return msgspec.structs.replace(span, **changed) if changed else copy.copy(span)
 
 
 def spans_to_arrow(rows: Sequence[Span]) -> pa.Table:

@@ -10,11 +10,12 @@ import msgspec
 
 from llmops_core.errors import ConfigError
 
-__all__ = ["DEFAULT_STORAGE_URL", "Durability", "Settings", "state_dir", "storage_url"]
+__all__ = ["DEFAULT_STORAGE_URL", "Durability", "Overload", "Settings", "state_dir", "storage_url"]
 
 DEFAULT_STORAGE_URL: Final = "parquet:./llmops_data"
 MEGABYTE: Final = 1024 * 1024
 Durability = Literal["journal", "memory"]
+Overload = Literal["drop", "block"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: Events and bytes that may wait for the intake thread before some are dropped.
     queue_events: int = 50_000
     queue_bytes: int = 64 * MEGABYTE
+    #: When they are exceeded: ``drop``, content first, then ordinary runs before roots and errors;
+    #: or ``block`` the caller until there is room, but never the thread of an event loop.
+    overload: Overload = "drop"
+    #: What ``block`` may take of one call; then it is as ``drop``.
+    block_seconds: float = 1.0
     #: Bytes of finished spans kept in memory while the storage is behind.
     backlog_bytes: int = 32 * MEGABYTE
     #: Bytes of one journal; beyond them new spans are kept in memory only.
@@ -52,11 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise ConfigError(f"{name}={value!r}", "expected a text or None")
-        if self.durability not in get_args(Durability):
-            raise ConfigError(
-                f"durability={self.durability!r}",
-                "expected one of " + ", ".join(get_args(Durability)),
-            )
+        self._check_choice("durability", get_args(Durability))
+        self._check_choice("overload", get_args(Overload))
         self._check("content_limit", int, 0, MEGABYTE)
         for name in ("queue_events", "open_spans", "trace_spans"):
             self._check(name, int, 1, 100_000_000)
@@ -66,8 +69,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             self._check("batch_size", int, 1, 1_000_000)
         if self.flush_interval_seconds is not None:
             self._check("flush_interval_seconds", float, 0.01, 86_400)
+        self._check("block_seconds", float, 0.001, 60)
         self._check("idle_seconds", float, 1, 31 * 86_400)
         self._check("shutdown_seconds", float, 0, 3600)
+
+    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in choices:
+            raise ConfigError(
+                f"{name}={value!r}",
+                "expected one of " + ", ".join(choices),
+                f"write {name}={choices[0]!r}",
+            )
 
     def _check(self, name: str, kind: type, low: float, high: float) -> None:
         value: Any = getattr(self, name)

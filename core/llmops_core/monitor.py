@@ -113,8 +113,12 @@ class Monitor:
         try:
             table: pa.Table = asked.result(QUERY_SECONDS)
         except CancelledError:
-            raise _closed_error() from None
+            if self._closing:
+                raise _closed_error() from None
+            raise StorageError("the storage cancelled the query", "ask again") from None
         except TimeoutError:
+            if asked.done():
+                raise  # the storage's own
             asked.cancel()
             raise StorageError(
                 f"a query took longer than {QUERY_SECONDS:.0f} s", "narrow it with since= or limit="
@@ -240,7 +244,12 @@ class Monitor:
         pipeline = self._opened(OPEN_SECONDS, needed=True)
         if pipeline is None:
             raise StorageError("the monitor could not be opened in this process", "see stats()")
-        return pipeline.lane.submit(pipeline.storage.query(query))
+        silent = pipeline.store.silent_seconds()
+        if silent:
+            raise StorageError(
+                f"the storage has not answered for {silent:.0f} s", "expected it to", "see stats()"
+            )
+        return pipeline.lane.run(pipeline.storage.query, query)
 
     def _stats(self) -> dict[str, Any]:
         if self._pipeline is not None:

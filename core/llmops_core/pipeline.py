@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +24,14 @@ from llmops_core.delivery.lane import Lane
 from llmops_core.delivery.notifying import Notifier
 from llmops_core.delivery.storing import STAGE, StoreWorker
 from llmops_core.delivery.thread import Delivery
-from llmops_core.errors import ConfigError
+from llmops_core.errors import ConfigError, StorageError
 from llmops_core.failures import Failures
 from llmops_core.intake.finish import Finisher
 from llmops_core.intake.queue import IntakeQueue
 from llmops_core.intake.thread import INTAKE_STAGE, Intake
 from llmops_core.intake.tracer import Tracer
 from llmops_core.journal.recovery import RecoveryReport, recover
+from llmops_core.journal.state import encode_state, trouble_of
 from llmops_core.journal.writer import Journal, new_writer_id
 from llmops_core.keys import load_key
 from llmops_core.protocols import Collector, Exporter, Storage
@@ -81,7 +84,7 @@ class Pipeline:
         with contextlib.ExitStack() as undo:
             self.lane = Lane("storage")
             undo.callback(self.lane.stop)
-            self.lane.submit(storage.open()).result(OPEN_SECONDS)
+            self._open_storage(storage_name)
             undo.callback(self._close_storage, 1.0)
             self.journal = self._open_journal(storage_name)
             undo.callback(self._close_journal, remove=True)
@@ -96,6 +99,23 @@ class Pipeline:
             self.lane.submit(self._recover(self.journal.folder.parent))
         self.delivery.start()
         self.intake.start()
+
+    def _open_storage(self, name: str) -> None:
+        opening = self.lane.run(self.storage.open)
+        try:
+            opening.result(OPEN_SECONDS)
+        except TimeoutError:
+            if opening.done():
+                raise  # its own
+            raise StorageError(
+                f"storage {name!r} did not open within {OPEN_SECONDS:.0f} s",
+                "expected it to answer",
+                "check that it can be reached",
+            ) from None
+        except CancelledError:
+            raise StorageError(
+                f"storage {name!r} cancelled its own opening", "expected open() to return or raise"
+            ) from None
 
     def _make_store(self) -> StoreWorker:
         return StoreWorker(
@@ -119,6 +139,7 @@ class Pipeline:
             batch_spans=self.batch_spans,
             batch_seconds=self.batch_seconds,
             failures=self.failures,
+            watch=(self._notifier.watch,),
         )
 
     def _make_intake(self, queue: IntakeQueue) -> None:
@@ -136,6 +157,21 @@ class Pipeline:
             failures=self.failures,
         )
         queue.wake = self.intake.wake
+        self._said: dict[str, Any] = {}
+        self.intake.say_state = self.say_state
+
+    def say_state(self) -> None:
+        """Write beside the journal what is wrong, where that has changed. On the intake thread."""
+        if self.journal is None:
+            return
+        try:
+            trouble = trouble_of(self.stats())
+            if trouble != self._said:
+                who = {"pid": os.getpid(), "time": self._clock.wall_ns() // 1000}
+                self.journal.replace_state(encode_state({**who, **trouble}))
+                self._said = trouble
+        except Exception as error:  # the file is a help, not a duty
+            self.failures.report("journal", "say_state", error)
 
     def flush(self, timeout: float) -> tuple[str, ...]:
         """Send a mark through; return the stages that had not answered by the deadline."""
@@ -187,6 +223,7 @@ class Pipeline:
                 "queued": queue.waiting + intake.in_hand,
                 "dropped": dict(queue.dropped),
                 "content_shed": queue.content_shed,
+                "blocked": queue.blocked(),
             },
             "spans": {
                 "made": tracer.made,
@@ -201,13 +238,17 @@ class Pipeline:
             "tracer": dict(tracer.notes),
             "sanitized": dict(self.finisher.sanitized),
             "journal": self._journal_stats(),
-            "storage": {"retries": store.retries},
+            "storage": store.state(),
             "exporters": {e.name: e.stats() for e in self.exporters},
-            "cut_off": self.collecting.cut_off
-            + [e.name for e in self.exporters if e.cut_off]
-            + self._notifier.cut_off,
+            "collectors": {"missed": dict(self.collecting.missed)},
+            "hooks": {"missed": self._notifier.missed},
+            "cut_off": self._cut_off(),
             "failures": self.failures.counts(),
         }
+
+    def _cut_off(self) -> list[str]:
+        exporters = [e.name for e in self.exporters if e.cut_off]
+        return [*self.collecting.cut_off, *exporters, *self._notifier.cut_off]
 
     def _stages(self) -> set[str]:
         return {INTAKE_STAGE, STAGE, *(e.name for e in self.exporters)}
@@ -254,8 +295,8 @@ class Pipeline:
 
     def _close_storage(self, timeout: float) -> None:
         try:
-            self.lane.submit(self.storage.close()).result(timeout)
-        except Exception as error:  # a plugin's close; everything is stored by now
+            self.lane.run(self.storage.close).result(timeout)
+        except (Exception, CancelledError) as error:  # a plugin's; everything is stored by now
             self.failures.report("storage", "close", error)
 
     def _close_journal(self, *, remove: bool) -> None:
@@ -268,7 +309,10 @@ class Pipeline:
 
 def new_queue(settings: Settings) -> IntakeQueue:
     """Return an empty queue. Until an intake thread takes it over, nothing is woken."""
-    return IntakeQueue(settings.queue_events, settings.queue_bytes, lambda: None)
+    waits = settings.block_seconds if settings.overload == "block" else 0.0
+    return IntakeQueue(
+        settings.queue_events, settings.queue_bytes, lambda: None, block_seconds=waits
+    )
 
 
 def idle_stats(queue: IntakeQueue, failures: Failures) -> dict[str, Any]:
@@ -281,13 +325,16 @@ def idle_stats(queue: IntakeQueue, failures: Failures) -> dict[str, Any]:
             "queued": queue.waiting,
             "dropped": dict(queue.dropped),
             "content_shed": queue.content_shed,
+            "blocked": queue.blocked(),
         },
         "spans": {**dict.fromkeys(counts, 0), "dropped": {}, "skipped": {}},
         "tracer": {},
         "sanitized": {},
         "journal": {"level": "not open"},
-        "storage": {"retries": 0},
+        "storage": {"state": "not open", "seconds": 0.0, "retries": 0, "last_error": None},
         "exporters": {},
+        "collectors": {"missed": {}},
+        "hooks": {"missed": 0},
         "cut_off": [],
         "failures": failures.counts(),
     }

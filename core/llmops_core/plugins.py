@@ -22,6 +22,10 @@ __all__ = ["BUILTINS", "PluginHost", "Registry", "installed_plugins", "masked", 
 
 Factory = Callable[[str], object]
 
+#: What a plugin may raise at set-up and is told as its failure. A KeyboardInterrupt or a
+#: cancellation may be the user's own: set-up runs on the user's thread.
+SET_UP_FAILURES: Final = (Exception, SystemExit, GeneratorExit)
+
 #: What comes with the core, by kind and name: modules that register as a third party's would.
 BUILTINS: Final[dict[str, dict[str, str]]] = {
     "storage": {
@@ -155,7 +159,7 @@ class PluginHost:
             return factory(argument)
         except LLMOpsError:
             raise
-        except Exception as error:
+        except SET_UP_FAILURES as error:
             raise PluginError(
                 f"{kind} {name!r} could not be made: {type(error).__name__}: {error}"
             ) from error
@@ -189,7 +193,7 @@ class PluginHost:
         except PluginError:
             self._forget(plugin, name)
             raise
-        except Exception as error:
+        except SET_UP_FAILURES as error:
             self._forget(plugin, name)
             raise PluginError(
                 f"plugin {name!r} failed in llmops_register: {type(error).__name__}: {error}"
@@ -272,7 +276,7 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
 def _load(entry: importlib.metadata.EntryPoint) -> object:
     try:
         return entry.load()
-    except Exception as error:
+    except SET_UP_FAILURES as error:
         raise PluginError(
             f"plugin {entry.name!r} ({entry.value}) cannot be imported: {type(error).__name__}: {error}"
         ) from error

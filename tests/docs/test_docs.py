@@ -17,7 +17,7 @@ import pytest
 from llmops_core import KINDS, hookspecs, spans_to_arrow
 from llmops_core.collectors.capacity import CapacityCollector
 from llmops_core.config import Settings
-from llmops_core.delivery import collecting, exporting
+from llmops_core.delivery import collecting, exporting, isolation
 from llmops_core.plugins import Registry
 from llmops_core.schema import COLUMNS, arrow_schema
 from llmops_core.testing import StorageConformance, make_batch, make_span
@@ -261,8 +261,9 @@ def test_the_plugins_page_tells_the_deadlines_and_cut_offs_of_the_code() -> None
     exporter = page.partition("## An exporter")[2].partition("## A collector")[0]
     collector = page.partition("## A collector")[2]
     assert f"longer than {exporting.DEADLINE_SECONDS:g} seconds" in exporter
-    assert f"longer than {collecting.DEADLINE_SECONDS:g} seconds" in collector
-    assert collecting.CUT_OFF_AFTER == exporting.CUT_OFF_AFTER == 5
+    assert f"longer than {isolation.DEADLINE_SECONDS:g} seconds" in collector
+    assert (isolation.LATE_SECONDS, collecting.SPAN_SECONDS) == (1, 0.002)
+    assert isolation.CUT_OFF_AFTER == 5
     for section in (exporter, collector):
         assert "five failures in a row" in section
 

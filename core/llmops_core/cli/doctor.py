@@ -134,7 +134,9 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     else:
         yield f"            ✗ {visible(state['error'])}"
     yield f"journals    {visible(report['journals']['root'] or 'none')}"
-    yield from map(_journal_line, report["journals"]["writers"])
+    for writer in report["journals"]["writers"]:
+        yield _journal_line(writer)
+        yield from _trouble_lines(writer["trouble"])
     if not report["journals"]["writers"]:
         yield "            none: nothing waits to be stored"
     for kind, names in report["plugins"]["builtin"].items():
@@ -149,6 +151,40 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     for name, variable in report["environment"].items():
         note = "" if variable["read"] else "   ? not a variable that is read"
         yield f"            {visible(name)}={visible(variable['value'])}{note}"
+
+
+def _trouble_lines(trouble: dict[str, Any]) -> Iterator[str]:
+    """Say what a monitor wrote of itself. It is a file: each part may be missing or odd."""
+    from llmops_core.render.text import visible
+
+    storage = trouble.get("storage")
+    if isinstance(storage, dict):
+        state, seconds = storage.get("state"), storage.get("seconds")
+        last = f", last with {storage['last_error']}" if storage.get("last_error") else ""
+        yield _trouble(f"storage {state} for {seconds} s{last}; its spans wait in the journal")
+    for name in _listed(trouble.get("cut_off")):
+        yield _trouble(f"plugin {name} is cut off; restart the program to try it again")
+    for what, reasons in _items(trouble.get("dropped")):
+        for reason, count in _items(reasons):
+            yield _trouble(f"{what} dropped: {count} ({reason})")
+    if trouble.get("content_shed"):
+        yield _trouble(f"events without their content: {trouble['content_shed']} (overload)")
+    for what, count in _items(trouble.get("failures")):
+        yield f"              ? {visible(f'{what}: {count} times')}"
+
+
+def _trouble(text: str) -> str:
+    from llmops_core.render.text import visible
+
+    return f"              ✗ {visible(text)}"
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _journal_line(writer: dict[str, Any]) -> str:

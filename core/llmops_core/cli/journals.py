@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from llmops_core.journal.format import Damage, Range, read_records, segments
+from llmops_core.journal.state import read_state
 
 __all__ = ["JournalState", "journal_root", "journal_states"]
 
@@ -22,6 +23,7 @@ class JournalState(NamedTuple):
     pending_spans: int | None  # not stored yet; None where the journal is too large to count
     open_spans: int
     damaged_records: int
+    trouble: dict[str, Any]  # what the monitor said of itself; empty where all is well
 
 
 def journal_root(url: str) -> Path | None:
@@ -56,7 +58,8 @@ def _state(folder: Path) -> JournalState:
                     stored.append(record.range)
         pending = sum(not any(a <= seq <= b for a, b in stored) for seq in seqs)
     opened = sum(len(r.spans) for r in read_records(_read(folder / "open"), 0, Damage()))
-    return JournalState(folder.name, _lives(folder), size, pending, opened, damage.records)
+    trouble = read_state(folder)
+    return JournalState(folder.name, _lives(folder), size, pending, opened, damage.records, trouble)
 
 
 def _lives(folder: Path) -> bool:

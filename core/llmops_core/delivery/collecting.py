@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from typing import Any, Final
 
 import msgspec
 
 from llmops_core.batch import SpanBatch
-from llmops_core.delivery.lane import Lane
+from llmops_core.delivery.isolation import CUT_OFF_AFTER, LATE_SECONDS, SharedLane, is_ours
 from llmops_core.failures import Failures
 from llmops_core.protocols import Collector
 from llmops_core.schema import COLUMNS
 from llmops_core.span import Span
 
-__all__ = ["CUT_OFF_AFTER", "Collecting", "merge_values"]
+__all__ = ["Collecting", "merge_values"]
 
-DEADLINE_SECONDS: Final = 10.0
-#: Failures in a row after which a plugin is switched off.
-CUT_OFF_AFTER: Final = 5
+#: What a collector may take for a span before the batch goes on without it, and at most for all.
+SPAN_SECONDS: Final = 0.002
+MAX_WAIT_SECONDS: Final = 10.0
 
 _FIXED: Final = frozenset({"identity", "when", "content"})
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
@@ -34,46 +35,86 @@ _SETTABLE: Final = {
 
 
 class Collecting:
-    """The collectors of one monitor, in order. Called on the delivery thread."""
+    """The collectors of one monitor, in order. Called on the delivery's and the storage's thread.
+
+    Ours run where they are called: they are pure and return. Plugins run on a helper thread, and a
+    batch waits for one a second, or 2 ms for each of its spans. Who takes longer gets no batch until
+    it returns; who does not return in ten seconds, or fails five times in a row, is cut off.
+    """
 
     def __init__(self, collectors: Mapping[str, Collector], failures: Failures) -> None:
         self._collectors = dict(collectors)
         self._failures = failures
         self._in_a_row: dict[str, int] = dict.fromkeys(collectors, 0)
-        self._lane = Lane("collectors")
+        self._lock = Lock()
+        foreign = any(not is_ours(c) for c in collectors.values())
+        self._lane = SharedLane("collectors") if foreign else None
         self.cut_off: list[str] = []
+        #: Spans that went on without a collector, by its name.
+        self.missed: dict[str, int] = {}
 
     def collect(self, batch: SpanBatch) -> SpanBatch:
         """Return the batch with measured values; a collector that fails costs only its own."""
         for name, collector in list(self._collectors.items()):
+            if self._lane is not None and name in self._lane.late:
+                self._miss(name, batch)
+                continue
             try:
-                values = self._run(name, collector, batch)
-                rows = merge_values(batch.rows, values)
+                if self._lane is None or is_ours(collector):
+                    rows = merge_values(batch.rows, collector.collect(batch))
+                else:
+                    rows = self._measure(name, collector, batch, self._lane)
             except Exception as error:
+                self._miss(name, batch)
                 self._failed(name, error)
                 continue
             self._in_a_row[name] = 0
             batch = batch.with_rows(rows)
         return batch
 
+    def watch(self) -> None:
+        """Cut off a collector that does not return. Called now and then on the delivery thread."""
+        for name in self._lane.overdue() if self._lane is not None else ():
+            self._cut_off(name)
+
     def close(self) -> None:
         """End the helper thread."""
-        self._lane.stop()
-
-    def _run(self, name: str, collector: Collector, batch: SpanBatch) -> Any:
-        try:
-            return self._lane.call(collector.collect, batch, timeout=DEADLINE_SECONDS)
-        except TimeoutError:
-            self._in_a_row[name] = CUT_OFF_AFTER  # the thread is lost to it: never again
+        if self._lane is not None:
             self._lane.stop()
-            self._lane = Lane("collectors")
+
+    def _measure(
+        self, name: str, collector: Collector, batch: SpanBatch, lane: SharedLane
+    ) -> list[Span]:
+        async def work() -> list[Span]:
+            # Merged there too: what it returned may be an object with code of its own.
+            return merge_values(batch.rows, collector.collect(batch.copied()))
+
+        call = lane.submit(work())
+        seconds = min(max(LATE_SECONDS, SPAN_SECONDS * len(batch)), MAX_WAIT_SECONDS)
+        try:
+            return call.result(seconds)
+        except TimeoutError:
+            with self._lock:
+                if not call.done() and name not in lane.late:
+                    lane.leave(name, call)
             raise
+
+    def _miss(self, name: str, batch: SpanBatch) -> None:
+        with self._lock:
+            self.missed[name] = self.missed.get(name, 0) + len(batch)
 
     def _failed(self, name: str, error: Exception) -> None:
         self._failures.report(name, "collect", error)
         self._in_a_row[name] += 1
-        if self._in_a_row[name] >= CUT_OFF_AFTER and self._collectors.pop(name, None) is not None:
-            self.cut_off.append(name)
+        if self._in_a_row[name] >= CUT_OFF_AFTER:
+            self._cut_off(name)
+
+    def _cut_off(self, name: str) -> None:
+        with self._lock:
+            if self._collectors.pop(name, None) is not None:
+                self.cut_off.append(name)
+        if self._lane is not None:
+            self._lane.late.pop(name, None)
 
 
 def merge_values(rows: Sequence[Span], values: Any) -> list[Span]:

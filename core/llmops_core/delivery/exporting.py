@@ -11,8 +11,8 @@ from threading import Lock
 from typing import Any, Final
 
 from llmops_core.batch import SpanBatch
-from llmops_core.delivery.collecting import CUT_OFF_AFTER
 from llmops_core.delivery.flushing import FlushMark
+from llmops_core.delivery.isolation import CUT_OFF_AFTER, is_ours
 from llmops_core.delivery.lane import Lane
 from llmops_core.failures import Failures
 from llmops_core.protocols import Exporter
@@ -33,6 +33,7 @@ class ExportWorker:
         self.dropped = 0
         self.cut_off = False
         self._exporter = exporter
+        self._ours = is_ours(exporter)
         self._failures = failures
         self._items: deque[SpanBatch | FlushMark] = deque()
         self._queued = 0
@@ -82,7 +83,7 @@ class ExportWorker:
 
     def start_closing(self) -> tuple[str, Callable[[float], bool]]:
         """Start to close the exporter; return its name, and how to wait for it to be closed."""
-        closing = None if self.cut_off else self._lane.submit(self._exporter.close())
+        closing = None if self.cut_off else self._lane.run(self._exporter.close)
 
         def closed(timeout: float) -> bool:
             try:
@@ -117,7 +118,7 @@ class ExportWorker:
             # Not wait_for: before 3.12 it makes a task, and a SystemExit that leaves a task also
             # leaves the loop.
             async with asyncio.timeout(DEADLINE_SECONDS):
-                await self._exporter.export(batch)
+                await self._exporter.export(batch if self._ours else batch.copied())
         except BaseException as error:  # a plugin's sys.exit must not end the lane
             if self._leave(batch):
                 self.failed += len(batch)

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -31,6 +32,7 @@ class Lane:
         self.loop.set_default_executor(_DaemonThreads())
         self._waiting: set[concurrent.futures.Future[Any]] = set()
         self._stopping = self._ending = False
+        self._asked: float | None = None
         self._unstarted: dict[concurrent.futures.Future[Any], Coroutine[Any, Any, Any]] = {}
         self._thread = threading.Thread(target=self._run, name=f"llmops-{name}", daemon=True)
         self._thread.start()
@@ -69,6 +71,16 @@ class Lane:
             done.cancel()
         return done
 
+    def run(
+        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any
+    ) -> concurrent.futures.Future[T]:
+        """Call a plugin's asynchronous method on the lane, also what it does before it awaits."""
+
+        async def work() -> T:
+            return await function(*args)
+
+        return self.submit(work())
+
     def _begin(self, done: concurrent.futures.Future[Any]) -> None:
         if not self._ending:  # else it is closed with the loop
             self.loop.create_task(self._contain(done))
@@ -95,6 +107,21 @@ class Lane:
             return function(*args)
 
         return self.submit(work()).result(timeout)
+
+    def silent_seconds(self) -> float:
+        """Return how long the loop has not answered; ask it anew if it has. Never waits."""
+        asked = self._asked
+        if asked is not None:
+            return time.monotonic() - asked
+        self._asked = time.monotonic()
+        try:
+            self.loop.call_soon_threadsafe(self._answer)
+        except RuntimeError:  # the loop is closed
+            self._asked = None
+        return 0.0
+
+    def _answer(self) -> None:
+        self._asked = None
 
     def stop(self) -> None:
         """Cancel what runs and end the loop. Does not wait."""

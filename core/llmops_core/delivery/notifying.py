@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from concurrent.futures import CancelledError
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, Final
 
+from pluggy import HookImpl
+
 from llmops_core.batch import SpanBatch
-from llmops_core.delivery.collecting import CUT_OFF_AFTER
-from llmops_core.delivery.lane import Lane
+from llmops_core.delivery.isolation import CUT_OFF_AFTER, LATE_SECONDS, SharedLane
 from llmops_core.failures import Failures
 from llmops_core.plugins import PluginHost
 
 __all__ = ["Notifier"]
 
-MAX_QUEUED_CALLS: Final = 64
+MAX_QUEUED_CALLS: Final = 256
 _HOOKS: Final = (
     "llmops_spans_stored",
     "llmops_monitor_started",
@@ -23,37 +24,47 @@ _HOOKS: Final = (
     "llmops_plugin_failed",
 )
 
+_Call = tuple[str, HookImpl, dict[str, Any]]
+
 
 class Notifier:
     """The hooks of the loaded plugins, on a helper thread. pluggy stops at the first error, so we
-    call one implementation after the other."""
+    call one implementation after the other.
+
+    One that takes longer than a second keeps the thread to itself and is called no more until it
+    returns; the others go on on a new one. Past ten seconds it is cut off, as it is after five
+    failures in a row.
+    """
 
     def __init__(self, host: PluginHost, failures: Failures) -> None:
         self._host = host
         self._failures = failures
         self._in_a_row: dict[str, int] = {}
         self.cut_off: list[str] = []
+        #: Calls that were not made: too many waited, or the plugin had not returned.
         self.missed = 0
-        self._calls: deque[tuple[str, dict[str, Any]]] = deque()
+        self._calls: deque[_Call | Event] = deque()
         self._lock = Lock()
         self._running = False
+        self._round = 0  # a drain that was left behind must not go on when its plugin returns
+        self._busy: tuple[str, str, float] | None = None
         self._wanted = {n for n in _HOOKS if getattr(host.manager.hook, n).get_hookimpls()}
-        self._lane = Lane("notify") if self._wanted else None
+        self._lane = SharedLane("notify") if self._wanted else None
         failures.listen(self._plugin_failed)
 
     def tell(self, hook: str, **arguments: Any) -> None:
         """Queue a call of a hook. Never waits; what does not fit is counted in ``missed``."""
         if self._lane is None or hook not in self._wanted:
             return
-        with self._lock:
-            if len(self._calls) >= MAX_QUEUED_CALLS:
-                self.missed += 1  # a hook that hangs must not collect batches for ever
-                return
-            self._calls.append((hook, arguments))
-            if self._running:
-                return
-            self._running = True
-        self._lane.submit(self._drain())
+        for implementation in reversed(getattr(self._host.manager.hook, hook).get_hookimpls()):
+            if implementation.plugin_name in self.cut_off:
+                continue
+            with self._lock:
+                if len(self._calls) >= MAX_QUEUED_CALLS:
+                    self.missed += 1  # a hook that hangs must not collect batches for ever
+                    continue
+                self._calls.append((hook, implementation, arguments))
+        self._start()
 
     def stored(self, batch: SpanBatch) -> None:
         """Tell plugins that a batch was stored."""
@@ -65,6 +76,28 @@ class Notifier:
             self.tell(hook, **arguments)
             self._wait(hook, timeout)
 
+    def watch(self) -> None:
+        """Leave a hook that hangs behind, and cut it off in the end. On the delivery thread."""
+        lane, busy = self._lane, self._busy
+        if lane is None:
+            return
+        if busy is not None and time.monotonic() - busy[2] > LATE_SECONDS:
+            name, hook, _ = busy
+            with self._lock:
+                left = self._busy is busy
+                if left:
+                    self._busy = None
+                    self._round += 1
+                    self._running = False
+                    lane.leave(name)
+            if left:
+                late = TimeoutError(f"no answer in {LATE_SECONDS:g} s")
+                self._failures.report(name, hook, late)
+                self._start()
+        for name in lane.overdue():
+            lane.late.pop(name, None)
+            self._cut_off(name)
+
     def close(self, timeout: float) -> None:
         """Tell of what is still queued, waiting at most *timeout* seconds; end the helper thread."""
         if self._lane is not None:
@@ -72,40 +105,72 @@ class Notifier:
             self._lane.stop()
 
     def _wait(self, hook: str, timeout: float) -> None:
-        if self._lane is None:
-            return
-        try:
-            # The loop runs its tasks in order, and a drain does not yield: this comes after it.
-            self._lane.call(lambda: None, timeout=timeout)
-        except (TimeoutError, CancelledError) as error:
-            self._failures.report("plugins", hook, error)
+        told = Event()
+        with self._lock:
+            self._calls.append(told)
+        self._start()
+        if not told.wait(timeout):
+            late = TimeoutError(f"no answer in {timeout:g} s")
+            self._failures.report("plugins", hook, late)
 
-    async def _drain(self) -> None:
+    def _start(self) -> None:
+        with self._lock:
+            if self._lane is None or self._running or not self._calls:
+                return
+            self._running = True
+            lane, number = self._lane, self._round
+        lane.submit(self._drain(number))
+
+    async def _drain(self, number: int) -> None:
         while True:
             with self._lock:
+                if number != self._round:
+                    return
                 if not self._calls:
                     self._running = False
                     return
-                hook, arguments = self._calls.popleft()
-            self._call(hook, arguments)
-
-    def _call(self, hook: str, arguments: dict[str, Any]) -> None:
-        for implementation in reversed(getattr(self._host.manager.hook, hook).get_hookimpls()):
-            name = implementation.plugin_name
-            if name in self.cut_off:
-                continue
-            try:
-                implementation.function(**{a: arguments[a] for a in implementation.argnames})
-            except BaseException as error:  # a plugin's sys.exit must not end the lane
-                self._failed(name, hook, error)
+                call = self._calls.popleft()
+            if isinstance(call, Event):
+                call.set()
             else:
-                self._in_a_row[name] = 0
+                self._call(*call, number)
+
+    def _call(
+        self, hook: str, implementation: HookImpl, arguments: dict[str, Any], number: int
+    ) -> None:
+        name, lane = implementation.plugin_name, self._lane
+        if name in self.cut_off:
+            return
+        if lane is not None and name in lane.late:
+            self.missed += 1
+            return
+        given = {a: arguments[a] for a in implementation.argnames}
+        if "batch" in given:
+            given["batch"] = given["batch"].copied()
+        with self._lock:
+            self._busy = busy = (name, hook, time.monotonic())
+        try:
+            implementation.function(**given)
+        except BaseException as error:  # a plugin's sys.exit must not end the lane
+            self._failed(name, hook, error)
+        else:
+            self._in_a_row[name] = 0
+        with self._lock:
+            if self._busy is busy:
+                self._busy = None
+        if number != self._round and lane is not None:
+            lane.late.pop(name, None)  # it came back after all
 
     def _failed(self, name: str, hook: str, error: BaseException) -> None:
         self._in_a_row[name] = self._in_a_row.get(name, 0) + 1
-        if self._in_a_row[name] == CUT_OFF_AFTER:
-            self.cut_off.append(name)
+        if self._in_a_row[name] >= CUT_OFF_AFTER:
+            self._cut_off(name)
         self._failures.report(name, hook, error)
+
+    def _cut_off(self, name: str) -> None:
+        with self._lock:
+            if name not in self.cut_off:
+                self.cut_off.append(name)
 
     def _plugin_failed(self, plugin: str, where: str, error: BaseException) -> None:
         if where != "llmops_plugin_failed":  # counted, and never told again

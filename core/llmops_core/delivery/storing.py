@@ -16,12 +16,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from llmops_core.batch import SpanBatch
 from llmops_core.delivery.flushing import FlushMark
+from llmops_core.delivery.isolation import is_ours
 from llmops_core.delivery.lane import Lane
 from llmops_core.failures import Failures
 from llmops_core.journal.writer import Journal
@@ -33,8 +34,8 @@ __all__ = ["STAGE", "StoreWorker"]
 STAGE: Final = "storage"
 FIRST_RETRY_SECONDS: Final = 0.2
 LAST_RETRY_SECONDS: Final = 30.0
-#: A write that takes longer is counted as a failure, once; it goes on.
-SLOW_SECONDS: Final = 30.0
+#: A write, or a thread, that does not answer for so long is said to hang; it goes on.
+SLOW_SECONDS: Final = 10.0
 
 
 class _Range(msgspec.Struct):
@@ -80,7 +81,11 @@ class StoreWorker:
         self._items: deque[_Range | FlushMark] = deque()
         self._bytes = 0
         self._unjournaled: set[int] = set()
+        self._ours = is_ours(storage)
         self._write_began: float | None = None
+        self._told_slow = False
+        self._failing_since: float | None = None
+        self._last_error: str | None = None
         self._running = False
         self._stopped = False
         #: Spans handed over and not yet stored or dropped: in the journal, or in memory only.
@@ -129,12 +134,39 @@ class StoreWorker:
 
     def watch(self) -> None:
         """Count a write that takes too long, once. Called on any thread."""
+        silent = self._lane.silent_seconds()
         with self._lock:
-            began = self._write_began
-            if began is None or time.monotonic() - began < SLOW_SECONDS:
+            began, now = self._write_began, time.monotonic()
+            slow = began is not None and now - began >= SLOW_SECONDS
+            slow = slow or silent >= SLOW_SECONDS
+            if self._told_slow or not slow:
+                self._told_slow = slow
                 return
-            self._write_began = None
-        self._report("slow", TimeoutError(f"a write takes longer than {SLOW_SECONDS:.0f} s"))
+            self._told_slow = True
+        self._report("slow", TimeoutError(f"no answer in {SLOW_SECONDS:.0f} s"))
+
+    def silent_seconds(self) -> float:
+        """Return how long the storage's thread has been blocked, 0 if it is not, or not for long."""
+        silent = self._lane.silent_seconds()
+        return silent if silent >= SLOW_SECONDS else 0.0
+
+    def state(self) -> dict[str, Any]:
+        """Return how the storage does: ``ok``, ``failing`` (tried again) or ``hung``, and how long."""
+        now, began, failing = time.monotonic(), self._write_began, self._failing_since
+        silent = self._lane.silent_seconds()
+        busy = now - began if began is not None else 0.0
+        if max(busy, silent) >= SLOW_SECONDS:
+            state, seconds = "hung", max(busy, silent)
+        elif failing is not None:
+            state, seconds = "failing", now - failing
+        else:
+            state, seconds = "ok", 0.0
+        return {
+            "state": state,
+            "seconds": round(seconds, 1),
+            "retries": self.retries,
+            "last_error": self._last_error,
+        }
 
     def _spill(self, item: _Range) -> None:
         """Keep of a range only what the journal holds: its place in the order."""
@@ -209,13 +241,13 @@ class StoreWorker:
                 self._seal(item)
                 where = "write"
                 await self._write(batch)
-        except GeneratorExit:
-            raise
         except BaseException as error:  # a plugin's, whatever it is: it must not end the storing
-            if self._stopped and isinstance(error, asyncio.CancelledError):
+            if self._stopped and isinstance(error, asyncio.CancelledError | GeneratorExit):
                 raise  # the lane ends; nothing failed
             if where == "write":
                 self.retries += 1
+                self._last_error = type(error).__name__
+                self._failing_since = self._failing_since or time.monotonic()
                 self._report(where, error)
             else:
                 self._report(where, error, who="journal")
@@ -247,7 +279,8 @@ class StoreWorker:
     async def _write(self, batch: SpanBatch) -> None:
         self._write_began = time.monotonic()
         try:
-            await self._storage.write(batch)
+            await self._storage.write(batch if self._ours else batch.copied())
+            self._failing_since = None
         finally:
             self.watch()
             self._write_began = None

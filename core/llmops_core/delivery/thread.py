@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from llmops_core.batch import SpanBatch
@@ -25,6 +25,8 @@ __all__ = ["Delivery"]
 #: How long a span waits before exporters get it, and how many are sent at once.
 EXPORT_SECONDS: Final = 0.5
 EXPORT_SPANS: Final = 500
+#: How often the thread looks whether a plugin hangs.
+WATCH_SECONDS: Final = 0.5
 
 _Item = tuple[list[Span], int] | FlushMark
 
@@ -42,7 +44,9 @@ class Delivery:
         batch_spans: int,
         batch_seconds: float,
         failures: Failures,
+        watch: Sequence[Callable[[], None]] = (),
     ) -> None:
+        self._watch = (collecting.watch, store.watch, *(e.watch for e in exporters), *watch)
         self._writer_id = writer_id
         self._collecting = collecting
         self._exporters = exporters
@@ -93,8 +97,8 @@ class Delivery:
                 else:
                     self._take(*item)
             self._guard("age", self._cut_by_age)
-            for exporter in self._exporters:
-                exporter.watch()
+            for watch in self._watch:
+                self._guard("watch", watch)
             if closing:
                 return
 
@@ -104,16 +108,14 @@ class Delivery:
         except Exception as error:  # a defect of ours must not end the thread
             self._failures.report("delivery", where, error)
 
-    def _next_due(self) -> float | None:
+    def _next_due(self) -> float:
         now = time.monotonic()
-        due = []
+        due = [WATCH_SECONDS]
         if self._chunk:
             due.append(self._chunk_since + self._chunk_seconds - now)
         if self._rows:
             due.append(self._rows_since + self._batch_seconds - now)
-        if self._exporters:
-            due.append(1.0)
-        return max(0.0, min(due)) if due else None
+        return max(0.0, min(due))
 
     def _take(self, spans: list[Span], size: int) -> None:
         if not self._chunk:

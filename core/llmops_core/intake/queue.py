@@ -1,7 +1,7 @@
 """The bounded queue between the host's threads and the intake thread.
 
-``put`` never waits and never raises. When the queue is full, content is shed first, then whole runs
-that are neither root nor in error; an end is never kept or dropped alone.
+``put`` never raises, and waits only where the policy is ``block``. When the queue is full, content is
+shed first, then whole runs that are neither root nor in error; an end is never kept or dropped alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from threading import RLock
 from typing import Any, Final
 
 from llmops_core.freeze.freezer import Frozen
+from llmops_core.intake.room import Room
 from llmops_core.intake.wakeup import WakeUp
 
 __all__ = [
@@ -47,7 +48,14 @@ MAX_REFUSED: Final = 100_000
 class IntakeQueue:
     """Events on their way to the intake thread, bounded by count and by bytes."""
 
-    def __init__(self, max_events: int, max_bytes: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        max_events: int,
+        max_bytes: int,
+        wake: Callable[[], None],
+        *,
+        block_seconds: float = 0.0,
+    ) -> None:
         # Re-entrant: a generator closed by the garbage collector, or a signal handler, may record
         # an event on a thread that is in the middle of a put.
         self._lock = RLock()
@@ -58,6 +66,9 @@ class IntakeQueue:
         # The last quarter is for events without content: a tree without texts is still a tree.
         self._shed_bytes = max_bytes * 3 // 4
         self._refused: dict[int, HostEvent] = {}
+        self._room = Room(block_seconds) if block_seconds > 0 else None
+        #: Whether an ordinary run may wait here: none is admitted while the queue is full.
+        self._ordinary = True
         self.wake = wake
         #: Set by the intake thread when it is about to wait: only then is a wake-up needed.
         self.idle = True
@@ -83,6 +94,8 @@ class IntakeQueue:
 
     def put(self, event: HostEvent) -> None:
         """Append an event, or drop it and count why. Called on the host's thread."""
+        if self._room is not None and self._crowded(event) and not self.closed:
+            self._room.wait(lambda: self.closed or not self._crowded(event))
         with self._lock:
             self.received += 1
             if (
@@ -113,7 +126,18 @@ class IntakeQueue:
             items = self._items
             taken = [items.popleft() for _ in range(min(limit, len(items)))]
             self._bytes -= sum([event[6] for event in taken])
+            if len(items) < self._max_events:
+                self._ordinary = True
+        if self._room is not None and taken:
+            self._room.opened()
         return taken
+
+    def _crowded(self, event: HostEvent) -> bool:
+        """Whether an event would be refused or lose its content."""
+        if not self._items:
+            return False
+        too_heavy = self._bytes + event[6] > self._shed_bytes
+        return too_heavy or len(self._items) >= self._max_events
 
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
@@ -135,13 +159,48 @@ class IntakeQueue:
         if not full or what == END:
             return event  # an end of an accepted run: its start is kept, so it is too
         # Roots may use half as much again: who loses a root loses the whole picture.
-        roomy = len(self._items) < self._max_events + self._max_events // 2
-        if what == START and parent is None and roomy:
-            return event
+        if what == START and parent is None:
+            if not self._roomy() and self._ordinary:
+                self._give_up_ordinary()
+            if self._roomy():
+                return event
         if what == START and len(self._refused) < MAX_REFUSED:
             self._refused[run_id] = self._without_content(event, count=False)
         self._drop("overload")
         return None
+
+    def _roomy(self) -> bool:
+        return len(self._items) < self._max_events + self._max_events // 2
+
+    def _give_up_ordinary(self) -> None:
+        """Drop ordinary runs that wait here, so that no root is dropped while one of them does.
+
+        A pass over the whole queue, but a rare one: the queue must first fill with roots anew.
+        """
+        items = self._items
+        # In place, one turn: an event that a finalizer puts meanwhile on this thread stays too.
+        for _ in range(len(items)):
+            event = items.popleft()
+            what, run_id, parent, *_ = event
+            if what == CONTROL:
+                items.append(event)
+            elif run_id in self._refused:
+                end = self._end_of_refused(event)
+                if end is not None:
+                    items.append(end)
+            elif what == START and parent is not None and len(self._refused) < MAX_REFUSED:
+                self._refused[run_id] = self._without_content(event, count=False)
+                self._drop("overload")
+            else:
+                items.append((what, run_id, self._known_parent(parent), *event[3:]))
+        self._bytes = sum(event[6] for event in items)
+        self._ordinary = False
+
+    def blocked(self) -> dict[str, float]:
+        """Return how many calls waited for room, and how long in all."""
+        room = self._room
+        calls, seconds = (0, 0.0) if room is None else (room.waits, room.waited_seconds)
+        return {"calls": calls, "ms": round(seconds * 1000, 3)}
 
     def _known_parent(self, parent: int | None) -> int | None:
         seen = 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -71,6 +72,8 @@ class Intake:
         self.journaled_bytes = 0
         self.unjournaled = 0
         self.dropped: dict[str, int] = {}
+        #: Called now and then: the monitor says beside its journal how it does.
+        self.say_state: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="llmops-intake", daemon=True)
 
     def start(self) -> None:
@@ -216,6 +219,7 @@ class Intake:
                 self._failures.report("tracer", "sweep", error)
         if self._journal is not None and now >= self._next_open_file:
             self._replace_open(self._journal)
+            self.say_state()
             # Of 50,000 open spans a copy takes seconds: then it is made less often.
             spent = time.monotonic() - now
             self._next_open_file = now + max(OPEN_FILE_SECONDS, spent * OPEN_FILE_SHARE)

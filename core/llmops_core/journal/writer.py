@@ -31,6 +31,7 @@ from llmops_core.journal.format import (
     read_records,
     segments,
 )
+from llmops_core.journal.state import STATE_FILE
 from llmops_core.span import Span
 
 __all__ = ["Journal", "new_writer_id"]
@@ -134,7 +135,7 @@ class Journal:
         path = self.folder / "open"
         try:
             if spans:
-                self._write_open(path, spans)
+                self._replace(path, encode_spans(spans))
             else:
                 path.unlink(missing_ok=True)
         except OSError:
@@ -177,11 +178,16 @@ class Journal:
                     os.close(descriptor)
                 setattr(self, name, -1)
 
-    def _write_open(self, path: Path, spans: Sequence[Span]) -> None:
-        temporary = self.folder / ".open.tmp"
+    def replace_state(self, data: bytes) -> None:
+        """Replace the file in which the monitor says how it does."""
+        self._check_ours()
+        self._replace(self.folder / STATE_FILE, data)
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        temporary = self.folder / f".{path.name}.tmp"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            _write_all(descriptor, encode_spans(spans))
+            _write_all(descriptor, data)
         finally:
             os.close(descriptor)
         temporary.rename(path)
@@ -260,7 +266,7 @@ def remove_folder(folder: Path) -> None:
     The file of open spans goes first: only the segments tell that its spans are stored. Then the
     segments, oldest first, as a range is noted stored after its spans; the lock last.
     """
-    for name in ("open", ".open.tmp"):
+    for name in ("open", ".open.tmp", STATE_FILE, f".{STATE_FILE}.tmp"):
         (folder / name).unlink(missing_ok=True)
     for path in segments(folder):
         path.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import pytest
 
 from llmops_core import Span
 from llmops_core.cli.console import masked
+from llmops_core.journal.state import encode_state, trouble_of
 from llmops_core.journal.writer import Journal
 from llmops_core.render.text import outcome_text
 from llmops_core.span import OUTCOMES
@@ -87,6 +88,38 @@ def test_a_living_writer_is_left_alone(url: str, llmops: Call) -> None:
         assert "1 writer still alive" in llmops("recover").out
     finally:
         journal.close(remove=True)
+
+
+def test_doctor_tells_what_a_monitor_wrote_of_itself(url: str, llmops: Call) -> None:
+    journal = Journal(Path(url.removeprefix("parquet:")) / ".journal", "alive", max_bytes=10**9)
+    stats: dict[str, Any] = {
+        "storage": {"state": "hung", "seconds": 12.5, "retries": 0, "last_error": None},
+        "cut_off": ["lines\x1b[31m"],
+        "events": {"dropped": {"overload": 7}, "content_shed": 3},
+        "spans": {"dropped": {}},
+        "exporters": {"lines": {"dropped": 2}},
+        "failures": {"lines.export: OSError": 5},
+    }
+    try:
+        journal.replace_state(encode_state(trouble_of(stats)))
+        (writer,) = json.loads(llmops("doctor", "--json").out)["journals"]["writers"]
+        assert writer["trouble"]["cut_off"] == ["lines\x1b[31m"]
+        out = llmops("doctor").out
+        for line in (
+            "✗ storage hung for 12.5 s; its spans wait in the journal",
+            "✗ plugin lines\\x1b[31m is cut off; restart the program to try it again",
+            "✗ events dropped: 7 (overload)",
+            "✗ lines dropped: 2 (exporter)",
+            "✗ events without their content: 3 (overload)",
+            "? lines.export: OSError: 5 times",
+        ):
+            assert line in out
+        for odd in (b"", b"\xff", b"[]", b'{"storage": 5, "cut_off": {}, "dropped": [1]}'):
+            journal.replace_state(odd)
+            assert llmops("doctor").code == 0
+    finally:
+        journal.close(remove=True)
+    assert not journal.folder.exists()
 
 
 def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:

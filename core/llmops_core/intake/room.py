@@ -1,0 +1,56 @@
+"""Waiting for room in the queue, for the policy ``block``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from threading import Condition
+
+__all__ = ["Room"]
+
+
+class Room:
+    """Lets callers wait for a bounded time. Never on the thread of an event loop.
+
+    Once a wait was in vain nobody waits until something was taken: an intake that stands still must
+    not cost the program its deadline at each event.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        # Re-entrant inside: a signal handler may record an event in the middle of a wait.
+        self._changed = Condition()
+        self._waiting = 0
+        self._in_vain = False
+        #: Calls that waited, and how long in all.
+        self.waits = 0
+        self.waited_seconds = 0.0
+
+    def wait(self, free: Callable[[], bool]) -> None:
+        """Wait until *free* says so, at most the configured time. Called on the host's thread."""
+        # Cheaper than asking for the loop and catching its error; documented for this use.
+        if self._in_vain or asyncio._get_running_loop() is not None:
+            return
+        began = time.monotonic()
+        deadline = began + self._seconds
+        with self._changed:
+            self._waiting += 1
+            try:
+                while not free():
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        self._in_vain = True
+                        break
+                    self._changed.wait(left)
+            finally:
+                self._waiting -= 1
+                self.waits += 1
+                self.waited_seconds += time.monotonic() - began
+
+    def opened(self) -> None:
+        """Tell those who wait that something was taken. Called on the intake thread."""
+        self._in_vain = False
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()

@@ -1,0 +1,326 @@
+"""A plugin that hangs, lies or vandalises costs its own work: it is seen, left behind, and cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from llmops_core import Monitor, PluginError, SpanBatch, StorageError, hookimpl, spans_from_arrow
+from llmops_core.delivery import collecting, exporting, isolation, notifying, storing
+from llmops_core.intake import thread as intake_thread
+from llmops_core.storage.memory import MemoryStorage
+
+_ids = iter(range(1, 10_000_000))
+
+
+def record(monitor: Monitor, count: int = 1, **fields: Any) -> None:
+    for _ in range(count):
+        run = next(_ids) + (1 << 102)
+        monitor.recorder.start(run, None, {"kind": "tool", "name": "t", **fields})
+        monitor.recorder.end(run, None, {"outcome": "ok"})
+
+
+def soon(condition: Callable[[], object], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines of a twentieth of a second."""
+    for module in (collecting, notifying, isolation):
+        monkeypatch.setattr(module, "LATE_SECONDS", 0.05)
+    monkeypatch.setattr(collecting, "SPAN_SECONDS", 0.0)
+    monkeypatch.setattr(isolation, "DEADLINE_SECONDS", 0.3)
+    monkeypatch.setattr(exporting, "DEADLINE_SECONDS", 0.2)
+    monkeypatch.setattr(storing, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr("llmops_core.delivery.thread.WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(intake_thread, "OPEN_FILE_SECONDS", 0.02)
+    monkeypatch.setattr(intake_thread, "HOUSEKEEPING_SECONDS", 0.02)
+
+
+@pytest.fixture
+def go() -> Iterator[threading.Event]:
+    released = threading.Event()
+    yield released
+    released.set()
+
+
+class Tag:
+    """A collector that works."""
+
+    def __init__(self, name: str = "tag") -> None:
+        self.name = name
+
+    def collect(self, batch: SpanBatch) -> dict[str, list[str]]:
+        return {self.name: ["x"] * len(batch)}
+
+
+class HungCollector(Tag):
+    def __init__(self, go: threading.Event) -> None:
+        super().__init__("hung")
+        self.go, self.calls = go, 0
+
+    def collect(self, batch: SpanBatch) -> dict[str, list[str]]:
+        self.calls += 1
+        self.go.wait(60)
+        return super().collect(batch)
+
+
+def marks(monitor: Monitor) -> list[set[str]]:
+    rows = spans_from_arrow(monitor.query())
+    return [set(row.attributes or {}) for row in rows]
+
+
+def test_spans_go_on_without_a_collector_that_hangs_and_it_is_cut_off(
+    impatient: None, go: threading.Event
+) -> None:
+    hung = HungCollector(go)
+    with Monitor("memory:", collectors=[hung, Tag()]) as monitor:
+        record(monitor, 3)
+        assert monitor.flush().complete
+        assert marks(monitor) == [{"tag"}] * 3
+        assert soon(lambda: monitor.stats()["cut_off"] == ["hung"])
+        stats = monitor.stats()
+        assert stats["collectors"]["missed"] == {"hung": 3}
+        assert stats["failures"] == {"hung.collect: TimeoutError": 1}
+        assert hung.calls == 1
+
+
+def test_a_collector_that_comes_back_measures_again(
+    impatient: None, go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "DEADLINE_SECONDS", 60)
+    with Monitor("memory:", collectors=[HungCollector(go), Tag()]) as monitor:
+        record(monitor)
+        assert monitor.flush().complete
+        lane = monitor._pipeline.collecting._lane  # type: ignore[union-attr]
+        assert lane is not None
+        assert "hung" in lane.late
+        go.set()
+        assert soon(lambda: not lane.late)
+        record(monitor)
+        assert monitor.flush().complete
+        assert sorted(map(len, marks(monitor))) == [1, 2]
+        assert monitor.stats()["cut_off"] == []
+
+
+def test_a_collectors_own_timeout_is_an_ordinary_failure() -> None:
+    class Slow(Tag):
+        def collect(self, batch: SpanBatch) -> dict[str, list[str]]:
+            raise TimeoutError("mine")
+
+    with Monitor("memory:", collectors=[Slow("slow")], batch_size=1) as monitor:
+        for number in range(1, 8):
+            record(monitor)
+            assert monitor.flush().complete
+            assert monitor.stats()["cut_off"] == (["slow"] if number >= 5 else [])
+
+
+def test_a_hook_that_hangs_keeps_no_other_plugin_from_its_hooks(
+    impatient: None, go: threading.Event
+) -> None:
+    class Hangs:
+        name = "hangs"
+
+        @hookimpl
+        def llmops_spans_stored(self, batch: SpanBatch) -> None:
+            go.wait(60)
+
+    class Counts:
+        name = "counts"
+        spans = 0
+
+        @hookimpl
+        def llmops_spans_stored(self, batch: SpanBatch) -> None:
+            self.spans += len(batch)
+
+    counts = Counts()
+    with Monitor("memory:", plugins=[Hangs(), counts, Second(counts)]) as monitor:
+        record(monitor, 2)
+        assert monitor.flush().complete
+        assert soon(lambda: counts.spans == 4)
+        assert soon(lambda: monitor.stats()["cut_off"] == ["hangs"])
+        go.set()
+        record(monitor)
+        assert monitor.flush().complete
+        assert soon(lambda: counts.spans == 6)
+
+
+class Second:
+    """Another listener, so that one stands on either side of the one that hangs."""
+
+    name = "second"
+
+    def __init__(self, counts: Any) -> None:
+        self.counts = counts
+
+    @hookimpl
+    def llmops_spans_stored(self, batch: SpanBatch) -> None:
+        self.counts.spans += len(batch)
+
+
+class Hung(MemoryStorage):
+    volatile = False
+
+    def __init__(self, root: Path, go: threading.Event, *, blocks: bool) -> None:
+        super().__init__()
+        self.journal_root, self.go, self.blocks = root, go, blocks
+
+    async def write(self, batch: SpanBatch) -> None:
+        if self.blocks:
+            self.go.wait(60)
+        else:
+            await asyncio.to_thread(self.go.wait, 60)
+        await super().write(batch)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_a_storage_that_hangs_is_seen_and_gets_everything_when_it_returns(
+    impatient: None, go: threading.Event, tmp_path: Path, blocks: bool
+) -> None:
+    class Sees:
+        def __init__(self) -> None:
+            self.spans = 0
+
+        async def export(self, batch: SpanBatch) -> None:
+            self.spans += len(batch)
+
+        async def close(self) -> None:
+            pass
+
+    sees = Sees()
+    with Monitor(Hung(tmp_path, go, blocks=blocks), exporters=[sees]) as monitor:
+        record(monitor, 3)
+        assert soon(lambda: monitor.stats()["storage"]["state"] == "hung")
+        record(monitor, 3)
+        assert monitor.flush(2).waiting == ("storage",)
+        assert sees.spans == 6
+        assert monitor.stats()["spans"]["journaled"] == 6
+        if blocks:
+            with pytest.raises(StorageError, match="has not answered for"):
+                monitor.query()
+        (folder,) = tmp_path.iterdir()
+        assert soon(lambda: "hung" in (folder / "state").read_text())
+        assert json.loads((folder / "state").read_text())["storage"]["state"] == "hung"
+        go.set()
+        assert monitor.flush(20).complete
+        assert monitor.stats()["storage"]["state"] == "ok"
+        assert monitor.query().num_rows == 6
+
+
+def vandalise(batch: SpanBatch) -> None:
+    for span in batch.rows:
+        msgspec.structs.force_setattr(span, "name", "spoilt")
+        if span.attributes is not None:
+            span.attributes["spoilt"] = "yes"
+    batch.rows = ()
+
+
+def test_what_a_plugin_does_to_its_spans_by_force_nobody_else_sees() -> None:
+    class Vandal:
+        name = "vandal"
+        batches = 0
+
+        def collect(self, batch: SpanBatch) -> dict[str, list[str]]:
+            values = {"more": ["x"] * len(batch)}
+            vandalise(batch)
+            return values
+
+        async def export(self, batch: SpanBatch) -> None:
+            assert batch.arrow.num_rows == len(batch)
+            vandalise(batch)
+            self.batches += 1
+
+        async def close(self) -> None:
+            pass
+
+        @hookimpl
+        def llmops_spans_stored(self, batch: SpanBatch) -> None:
+            vandalise(batch)
+
+    vandal = Vandal()
+    with Monitor(
+        "memory:", collectors=[Tag(), vandal], exporters=[vandal], plugins=[vandal]
+    ) as monitor:
+        record(monitor, 2)
+        assert monitor.flush().complete
+        rows = spans_from_arrow(monitor.query())
+    assert [row.name for row in rows] == ["t", "t"]
+    assert [row.attributes for row in rows] == [{"tag": "x", "more": "x"}] * 2
+    assert vandal.batches == 1
+    assert monitor.stats()["failures"] == {}
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit()])
+def test_a_plugin_that_leaves_at_set_up_is_a_set_up_error(error: BaseException) -> None:
+    class Leaves:
+        name = "leaves"
+
+        @hookimpl
+        def llmops_register(self, registry: Any) -> None:
+            raise error
+
+    class Factory:
+        name = "factory"
+
+        @hookimpl
+        def llmops_register(self, registry: Any) -> None:
+            def make(text: str) -> object:
+                raise error
+
+            registry.exporter("leaves", make)
+
+    with pytest.raises(PluginError, match="'leaves' failed in llmops_register"):
+        Monitor("memory:", plugins=[Leaves()])
+    with pytest.raises(PluginError, match=r"(?i)exporter 'leaves' could not be made"):
+        Monitor("memory:", plugins=[Factory()], exporters=["leaves"])
+
+
+def test_a_storage_that_does_not_open_in_time_is_a_set_up_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Never(MemoryStorage):
+        async def open(self) -> None:
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr("llmops_core.pipeline.OPEN_SECONDS", 0.05)
+    with pytest.raises(StorageError, match=r"'Never' did not open within .* Check that"):
+        Monitor(Never())
+
+
+@pytest.mark.parametrize("error", [GeneratorExit(), asyncio.CancelledError(), SystemExit(2)])
+def test_a_storage_that_leaves_is_tried_again(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing, "FIRST_RETRY_SECONDS", 0.002)
+
+    class Leaves(MemoryStorage):
+        volatile = False
+        journal_root = tmp_path
+        left = 3
+
+        async def write(self, batch: SpanBatch) -> None:
+            self.left -= 1
+            if self.left >= 0:
+                raise error
+            await super().write(batch)
+
+    with Monitor(Leaves()) as monitor:
+        record(monitor)
+        assert monitor.flush().complete
+        state = monitor.stats()["storage"]
+        assert (state["state"], state["retries"]) == ("ok", 3)
+        assert state["last_error"] == type(error).__name__
