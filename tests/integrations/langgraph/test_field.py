@@ -25,6 +25,7 @@ from langgraph_kit import (
     say,
     sub,
 )
+from langgraph_scenarios import ASK, call_of, command_to_the_parent, supervisor, swarm
 
 from llmops_core.testing import Reply
 from llmops_core.testing.fixtures import CapturedSpans, spans  # noqa: F401 - a fixture
@@ -135,6 +136,49 @@ def test_03_the_handler_is_a_graph_callback_handler(spans: CapturedSpans, caplog
     graph.invoke(Command(resume="yes"), config(callbacks=[handler]))
     assert [pause.answer for pause in pauses(spans)] == ["yes"]
     assert caplog.records == []
+
+
+# ---- 4: a handoff is control flow: one span of it, confirmed by its target's start ----
+
+HANDED_OVER = {
+    "command to the parent": (command_to_the_parent, {"said": []}, "command"),
+    "transfer tool": (swarm, ASK, "transfer"),
+}
+
+
+@way
+@pytest.mark.parametrize("name", HANDED_OVER)
+async def test_04_a_handoff_is_one_confirmed_span_and_no_error(
+    name: str,
+    way: Any,
+    spans: CapturedSpans,  # noqa: F811
+):
+    make, given, mechanism = HANDED_OVER[name]
+    await way(monitor_graph(make(), monitor=spans.monitor), given, config())
+    assert [span.name for span in spans() if span.outcome == "error"] == []
+    handoffs = [span for span in spans() if span.kind == "handoff"]
+    assert [(h.handoff_mechanism, h.handoff_confirmed) for h in handoffs] == [(mechanism, True)]
+    (handoff,) = handoffs
+    assert handoff.outcome == "handed_off"
+    assert handoff.end_time == min(s.start_time for s in spans() if s.name == handoff.target_agent)
+
+
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
+@way
+async def test_04_a_handoff_that_never_arrives_is_reported(
+    way: Any,
+    spans: CapturedSpans,  # noqa: F811
+):
+    both = (call_of("transfer_to_billing"), call_of("transfer_to_shipping"))
+    graph = monitor_graph(supervisor(*both), monitor=spans.monitor)
+    await way(graph, ASK, config())
+    ran = {span.agent for span in spans() if span.kind == "agent"}
+    asked = [s for s in spans() if s.kind == "handoff" and s.handoff_mechanism == "transfer"]
+    assert {handoff.target_agent for handoff in asked} == {"billing", "shipping"}
+    for handoff in asked:
+        arrived = handoff.target_agent in ran
+        assert handoff.handoff_confirmed is arrived
+        assert handoff.outcome == ("handed_off" if arrived else "incomplete")
 
 
 # ---- 5: left is abandoned, cancelled is cancelled ----
