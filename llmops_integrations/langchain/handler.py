@@ -16,14 +16,12 @@ from llmops_integrations.langchain.mapping import (
     AGENT_RUN,
     EDGE,
     IN_AGENT,
-    NAMED,
     NODE,
     TASK,
-    agent_name,
-    facts,
     inherited_facts,
-    rule_for,
 )
+from llmops_integrations.langchain.metadata import framework_of, identity_fields
+from llmops_integrations.langchain.outlines import outline_of
 from llmops_integrations.langchain.reading import count, name_of, text
 from llmops_integrations.langchain.runs import Run, runs_of
 
@@ -91,7 +89,8 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
 
     # ---- chains, graphs, nodes ----
 
-    @guarded
+    # These two are called most, so they guard themselves: a wrapper costs as much as the freeze.
+
     def on_chain_start(
         self,
         serialized: dict[str, Any] | None,
@@ -103,63 +102,60 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        key = run_id.int
-        given, parent, above = self._parent(parent_run_id)
-        about = metadata or _NOTHING
-        name = text(kwargs.get("name")) or (name_of(kwargs, serialized, "") or None)
-        found = facts(
-            name,
-            tags or (),
-            about,
-            kwargs,
-            has_parent=given is not None,
-            parent_facts=above,
-        )
-        if found & NODE and self._runs.agents and self._runs.is_named_agent(name, given):
-            found |= NAMED
-        rule = rule_for(found)
-        shown = name or "chain"
-        run = Run(rule.kind, shown, parent, given, found)
-        self._runs.open(key, run, self)
-        if rule.kind is None:
-            self._recorder.skip()
-            if name == _PREBUILT_STEP:
-                self._note_prebuilt_agent(given)
-            return
-        fields = translate.identity_fields(tags, about, of_node=rule.agent == "node")
-        fields["kind"] = rule.kind
-        fields["name"] = shown
-        fields["framework"] = translate.framework_of(about)
-        run.thread = fields.get("thread_id")
-        agent = agent_name(rule, shown, about, found)
-        if agent:
-            fields["agent"] = agent
-        if not translate.is_placeholder(inputs):
-            fields["input"] = self._recorder.freeze(inputs)
-        if found & NODE:
-            # Each try of a node is a run of its own, without a tag, in the same namespace.
-            fields["_retry_key"] = about.get("langgraph_checkpoint_ns")
-        self._recorder.start(key, parent, fields, rule.promotable)
+        try:
+            key = run_id.int
+            given, parent, above = self._parent(parent_run_id)
+            name = text(kwargs.get("name")) or name_of(kwargs, serialized, "") or None
+            runs = self._runs
+            named = bool(runs.agents) and runs.is_named_agent(name, given)
+            about = metadata or _NOTHING
+            values = tuple(about.values())
+            outline = outline_of(
+                name, tags or (), about, values, kwargs, given is not None, above, named
+            )
+            rule = outline.rule
+            run = Run(rule.kind, outline.name, parent, given, outline.facts)
+            runs.open(key, run, self)
+            if rule.kind is None:
+                self._recorder.skip()
+                if name == _PREBUILT_STEP:
+                    self._note_prebuilt_agent(given)
+                return
+            fields = outline.fill(values)
+            run.thread = fields.get("thread_id")
+            if not translate.is_placeholder(inputs):
+                fields["input"] = self._recorder.freeze(inputs)
+            self._recorder.start(key, parent, fields, rule.promotable)
+        except (Exception, SystemExit) as error:
+            self._recorder.report("on_chain_start", error)
 
-    @guarded
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        run = self._runs.close(run_id.int)
-        if run is not None and run.kind is None:
-            if run.facts & EDGE and run.parent is not None:
-                self._ask(run.parent, handoffs.asked_by_edge(outputs), run)
-            return
-        if run is not None and run.facts & (NODE | TASK):
-            self._ask(run_id.int, handoffs.asked_by_outputs(outputs), run)
-        outcome = translate.chain_outcome(outputs)
-        if run is not None and run.interrupted:
-            outcome = "interrupted"
-            outputs = translate.with_questions(outputs, run.asked)
-        fields: dict[str, Any] = {"outcome": outcome, "output": self._recorder.freeze(outputs)}
-        # A streamed chain starts with a placeholder and tells its input when it ends.
-        inputs = kwargs.get("inputs")
-        if inputs is not None and not translate.is_placeholder(inputs):
-            fields["input"] = self._recorder.freeze(inputs)
-        self._end(run_id, run, fields, "chain", kwargs)
+        try:
+            run = self._runs.close(run_id.int)
+            plain = type(outputs) is dict  # most are, and ask for nothing
+            if run is None:
+                interrupted = False
+            elif run.kind is None:
+                if run.facts & EDGE and run.parent is not None:
+                    self._ask(run.parent, handoffs.asked_by_edge(outputs), run)
+                return
+            else:
+                if not plain and run.facts & (NODE | TASK):
+                    self._ask(run_id.int, handoffs.asked_by_outputs(outputs), run)
+                interrupted = run.interrupted
+            outcome = "ok"
+            if interrupted or (plain and "__interrupt__" in outputs):
+                outcome = "interrupted"
+                if run is not None:
+                    outputs = translate.with_questions(outputs, run.asked)
+            fields = {"outcome": outcome, "output": self._recorder.freeze(outputs)}
+            # A streamed chain starts with a placeholder and tells its input when it ends.
+            inputs = kwargs.get("inputs")
+            if inputs is not None and not translate.is_placeholder(inputs):
+                fields["input"] = self._recorder.freeze(inputs)
+            self._end(run_id, run, fields, "chain", kwargs)
+        except (Exception, SystemExit) as error:
+            self._recorder.report("on_chain_end", error)
 
     @guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -319,7 +315,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
 
     @guarded
     def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        fields = translate.identity_fields(kwargs.get("tags"), kwargs.get("metadata") or _NOTHING)
+        fields = identity_fields(kwargs.get("tags"), kwargs.get("metadata") or _NOTHING)
         fields["name"] = text(name) or "event"
         fields["input"] = self._recorder.freeze(data)
         self._point(run_id, fields)
@@ -349,12 +345,12 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         run = Run(fields["kind"], fields["name"], parent, given, below)
         run.model_known = "model" in fields
         self._runs.open(run_id.int, run, self)
-        identity = translate.identity_fields(tags, metadata)
+        identity = identity_fields(tags, metadata)
         attributes = fields.get("attributes")
         if attributes and "attributes" in identity:
             attributes.update(identity.pop("attributes"))
         fields.update(identity)
-        fields["framework"] = translate.framework_of(metadata)
+        fields["framework"] = framework_of(metadata)
         fields["input"] = self._recorder.freeze(content)
         if run.kind == "llm" and self._is_in_edge(given):
             fields["_in_edge"] = True
@@ -447,17 +443,15 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         """
         given = None if parent_run_id is None else parent_run_id.int
         config = var_child_runnable_config.get()
-        within = (
-            getattr(config["callbacks"], "parent_run_id", None)
-            if config and "callbacks" in config
-            else None
-        )
-        if within is not None and within != parent_run_id:
-            nearer = self._runs.get(within.int)
-            if nearer is not None and (
-                given is None or (nearer.name == _FALLBACKS and nearer.given_parent == given)
-            ):
-                given = within.int
+        if config and "callbacks" in config:
+            within = getattr(config["callbacks"], "parent_run_id", None)
+            # Mostly it is the very same object, and comparing two UUIDs is not free.
+            if within is not None and within is not parent_run_id and within != parent_run_id:
+                nearer = self._runs.get(within.int)
+                if nearer is not None and (
+                    given is None or (nearer.name == _FALLBACKS and nearer.given_parent == given)
+                ):
+                    given = within.int
         if given is None:
             return None, None, 0
         run = self._runs.get(given)

@@ -25,8 +25,10 @@ __all__ = [
     "TASK",
     "Rule",
     "agent_name",
+    "agent_of_namespace",
     "facts",
     "inherited_facts",
+    "is_agent_in_namespace",
     "rule_for",
 ]
 
@@ -95,6 +97,7 @@ RULES: Final[tuple[Rule, ...]] = (
 
 _START: Final = "__start__"
 _HIDDEN_TAG: Final = "langsmith:hidden"
+_FIRST_STEP: Final = "seq:step:1"
 _CREATE_AGENT: Final = "langchain_create_agent"
 #: Plumbing of LangChain, by the name that the framework itself gives.
 _CARRIERS: Final = frozenset({"RunnableSequence", "Prompt"})
@@ -168,16 +171,17 @@ def _own(metadata: Mapping[str, Any], key: str) -> str | None:
 def _graph_facts(
     name: str | None, tags: Sequence[str], metadata: Mapping[str, Any], extra: Mapping[str, Any]
 ) -> int:
-    found = HIDDEN if name == _START or _HIDDEN_TAG in tags else 0
+    hidden = any(type(tag) is str and tag == _HIDDEN_TAG for tag in tags)
+    found = HIDDEN if name == _START or hidden else 0
     if name != _own(metadata, "langgraph_node") or "run_type" in extra:
         return found
     # Everything below a node inherits langgraph_node; only the node itself has a graph:step tag.
     for tag in tags:
-        if tag.startswith("graph:step:"):
+        if type(tag) is str and tag.startswith("graph:step:"):
             return found | NODE
     path = metadata.get("langgraph_path")
     # Send's path has three parts and ends in False; a functional task's has four, ending in True.
-    if type(path) is tuple and path and path[-1] is True and "seq:step:1" in tags:
+    if type(path) is tuple and path and path[-1] is True and _is_first(tags):
         return found | TASK
     return found
 
@@ -195,11 +199,17 @@ def _is_edge(name: str | None, tags: Sequence[str], extra: Mapping[str, Any]) ->
     """Whether a node's child is an edge function: a later step than the node's own function."""
     if "run_type" in extra or (name is not None and name.startswith(_CONTAINERS)):
         return False
-    return any(tag.startswith("seq:step:") and tag != "seq:step:1" for tag in tags)
+    return any(
+        type(tag) is str and tag.startswith("seq:step:") and tag != _FIRST_STEP for tag in tags
+    )
+
+
+def _is_first(tags: Sequence[str]) -> bool:
+    return any(type(tag) is str and tag == _FIRST_STEP for tag in tags)
 
 
 def _plumbing(name: str | None, extra: Mapping[str, Any], *, in_graph: bool = False) -> int:
-    if name in _CARRIERS or extra.get("run_type") == "prompt":
+    if name in _CARRIERS or _own(extra, "run_type") == "prompt":
         return PLUMBING
     return PLUMBING if in_graph and name in _GRAPH_CARRIERS and "run_type" not in extra else 0
 
@@ -220,5 +230,20 @@ def agent_name(rule: Rule, name: str, metadata: Mapping[str, Any], run_facts: in
         return name
     if run_facts & IN_AGENT:
         return None  # a node of an agent without a name works for that agent
-    namespace = metadata.get("langgraph_checkpoint_ns")
-    return namespace.partition("|")[0].partition(":")[0] if type(namespace) is str else None
+    return agent_of_namespace(metadata.get("langgraph_checkpoint_ns"))
+
+
+def is_agent_in_namespace(rule: Rule, metadata: Mapping[str, Any], run_facts: int) -> bool:
+    """Whether :func:`agent_name` reads the namespace of the run, which no two runs share."""
+    return (
+        rule.agent == "node"
+        and not run_facts & IN_AGENT
+        and type(metadata.get("lc_agent_name")) is not str
+    )
+
+
+def agent_of_namespace(namespace: object) -> str | None:
+    """Return the node of the outermost graph that a namespace begins with."""
+    if type(namespace) is not str:
+        return None
+    return namespace.partition("|")[0].partition(":")[0]

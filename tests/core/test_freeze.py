@@ -23,6 +23,7 @@ from llmops_core.errors import ConfigError
 from llmops_core.freeze import walk as freeze_walk
 from llmops_core.freeze.content import encode_content
 from llmops_core.freeze.freezer import Freezer, FrozenBytes, Message
+from llmops_core.freeze.types import make_plan
 
 FREEZER = Freezer()
 CALLS: list[str] = []
@@ -349,6 +350,30 @@ def test_what_was_omitted_is_counted() -> None:
 def test_keys_and_numbers_are_still_shown_when_the_text_is_spent() -> None:
     state = {"context": "x" * 10_000, "route": "research", "score": 0.5}
     assert frozen(state) == {"context": "x" * (8192 - 7), "route": "", "score": 0.5}
+
+
+def test_of_many_keys_some_fifty_are_shown_when_the_text_is_spent() -> None:
+    state = {"context": "x" * 10_000} | {f"k{n}": "y" * 50 for n in range(1000)}
+    found = FREEZER.freeze(state)
+    omitted = found.value.pop("omitted_keys")
+    assert 40 < len(found.value) < 70
+    assert omitted == 1001 - len(found.value)
+    assert set(list(found.value.values())[1:]) == {""}
+    assert 5000 < found.cut_bytes < len(json.dumps(state))
+
+
+def test_a_small_dict_is_copied_as_the_walk_would_copy_it() -> None:
+    plain = {"t": "x" * 10, "n": 1, "f": 0.5, "b": True, "none": None}
+    odd: list[dict[Any, Any]] = [
+        plain | {"big": 2**70}, plain | {"nan": float("nan")}, plain | {1: 2}, plain | {"l": [1]},
+        plain | {"k" * 300: 1}, plain | {"long": "x" * 9000}, dict.fromkeys("abcdefghij", 0),
+    ]  # fmt: skip
+    for value in [{}, plain, *odd]:
+        for limits in ((8192, 2000, 32), (12, 2000, 32), (8192, 3, 32)):
+            found = Freezer(*limits).freeze(value)
+            walk = freeze_walk.Walk(*limits, make_plan, None)
+            assert found.value == freeze_walk.copy_value(walk, value, 0)
+            assert (found.truncated, found.cut_bytes) == (walk.truncated, max(walk.cut, 0))
 
 
 def test_a_gigantic_number_is_cut_and_costs_no_quadratic_time() -> None:

@@ -248,6 +248,18 @@ def test_a_huge_first_message_leaves_half_of_the_budget_to_the_newest() -> None:
     assert len(found) > 5
 
 
+def test_a_large_first_message_has_what_the_others_leave() -> None:
+    history = [HumanMessage("x" * 6_000), AIMessage("y" * 100)]
+    found = Freezer().freeze(history)
+    assert [len(m.content) for m in found.value] == [6_000, 100]
+    assert (found.truncated, found.cut_bytes) == (False, 0)
+    history[0] = HumanMessage("x" * 9_000)
+    found = Freezer().freeze(history)
+    assert [len(m.content) for m in found.value] == [8_092, 100]
+    assert (found.truncated, found.cut_bytes) == (True, 908)
+    assert len(Freezer().freeze(history[:1]).value[0].content) == 8_192
+
+
 def test_a_history_with_walked_messages_is_cut_the_same_way() -> None:
     freezer = Freezer(text_limit=1000)
     history = [HumanMessage([{"type": "text", "text": f"{n:03}" + "x" * 97}]) for n in range(50)]

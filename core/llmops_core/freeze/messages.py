@@ -33,7 +33,7 @@ MESSAGE_NODES: Final = 3
 LABEL_CHARS: Final = 128
 CACHED_MESSAGES: Final = 2048
 CACHED_BYTES: Final = 4_000_000
-_SIZED_WHEN_OMITTED: Final = 200  # how many omitted messages are looked up for their size
+_SIZED_WHEN_OMITTED: Final = 50  # how many omitted messages are looked up for their size
 
 
 class FrozenBytes:
@@ -306,14 +306,7 @@ class MessageCache:
         before = (walk.text, walk.nodes, walk.cut)
         cut_before, walk.truncated = walk.truncated, False
         walk.path.add(key)
-        room = max(walk.nodes // MESSAGE_NODES, 1)
-        out: list[Any] | None = []
-        if total <= room:
-            items = base.__getitem__(value, slice(None))
-            out = self._copy_run(walk, items, entry.values_of, depth + 1)
-        if out is not None and len(out) < total:
-            walk.text, walk.nodes, walk.cut = before
-            out = self._copy_ends(walk, base, value, total, depth + 1, entry.values_of)
+        out = self._copy_ends(walk, base, value, total, depth + 1, entry.values_of)
         walk.path.discard(key)
         if out is None:
             walk.text, walk.nodes, walk.cut = before
@@ -368,30 +361,37 @@ class MessageCache:
         self, walk: Walk, base: Any, value: Any, total: int, depth: int, values_of: Any
     ) -> list[Any] | None:
         """Copy the first message, in at most half of the budget, and the newest that fit."""
-        half = walk.text // 2
+        half = walk.text // 2 if total > 1 else 0
         walk.text -= half
+        left, cut = walk.text, walk.cut
+        walk.nodes -= MESSAGE_NODES
         first = _copy_one(walk, base.__getitem__(value, 0), depth)
-        walk.text += half
+        left, walk.text = left - walk.text, walk.text + half
         if first is None or total == 1:
             return None if first is None else [first]
-        walk.truncated = False
-        newest: list[Any] | None = None
-        room = walk.nodes // MESSAGE_NODES - 1
-        if room > 0:
-            tail = base.__getitem__(value, slice(max(1, total - room), total))
-            newest = self._copy_run(walk, tail[::-1], values_of, depth)
-            if newest is None:
-                return None
+        first_cut, walk.truncated = walk.truncated, False
+        room = max(walk.nodes // MESSAGE_NODES, 0)
+        tail = base.__getitem__(value, slice(max(1, total - room), total))
+        newest: list[Any] | None = self._copy_run(walk, tail[::-1], values_of, depth)
+        if newest is None:
+            return None
+        if len(newest) == total - 1:
+            if first_cut:  # the others left it more than a half
+                walk.text, walk.cut = walk.text + left, cut
+                first = _copy_one(walk, base.__getitem__(value, 0), depth)
+            newest.reverse()
+            return [first, *newest]
         if not newest:  # the last one says most; keep what fits of it
             newest = [_copy_one(walk, base.__getitem__(value, -1), depth)]
         walk.truncated = True
         omitted = total - 1 - len(newest)
+        newest.reverse()
         if not omitted:
-            return [first, *reversed(newest)]
+            return [first, *newest]
         walk.cut += omitted * EMPTY_MESSAGE_BYTES - 24 - len(str(omitted))
         some = base.__getitem__(value, slice(1, 1 + min(omitted, _SIZED_WHEN_OMITTED)))
         walk.cut += _content_bytes(values_of, some)
-        return [first, {"omitted_messages": omitted}, *reversed(newest)]
+        return [first, {"omitted_messages": omitted}, *newest]
 
 
 def _content_bytes(values_of: Any, messages: Any) -> int:

@@ -8,7 +8,8 @@ by ``type(value) is ...`` and everything else goes to a plan made once for each 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import islice
+from itertools import islice, repeat
+from operator import is_
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ __all__ = [
     "PlanEntry",
     "Walk",
     "copy_dict",
+    "copy_flat",
     "copy_head",
     "copy_list",
     "copy_pairs",
@@ -42,7 +44,11 @@ HEAD_BYTES: Final = 4096  # enough of a binary value to tell its type by magic b
 HEADS_BYTES: Final = 65_536  # all heads of one value together
 DECIMAL_BITS: Final = 2048  # 617 digits; CPython lets nobody set its own limit below 640
 _RETRIES: Final = 4
-_SIZED_WHEN_OMITTED: Final = 500
+_SIZED_WHEN_OMITTED: Final = 100
+#: What a key costs beside its length once the text is spent: enough for some fifty bare names.
+_SPENT_KEY: Final = 16
+#: Dicts of so many entries are first looked at as a whole (:func:`copy_flat`).
+_FLAT_ENTRIES: Final = 32
 
 _MIN: Final = -(2**63 - 1)
 _MAX: Final = 2**63 - 1
@@ -91,6 +97,30 @@ class PlanEntry(NamedTuple):
 PLANS: Final[dict[int, PlanEntry]] = {}
 
 
+def copy_flat(value: dict[Any, Any], text: int) -> tuple[dict[str, Any], int] | None:
+    """Copy a small dict of plain leaves that fit, and return what text is left; else None.
+
+    Most inputs and outputs are such a dict, and need none of what the walk keeps. The copy is made
+    first and then looked at, so no other thread can change it in between.
+    """
+    if len(value) > _FLAT_ENTRIES:
+        return None
+    out = value.copy()
+    for name, item in out.items():
+        if type(name) is not str or len(name) > KEY_CHARS:
+            return None
+        text -= len(name)
+        kind = type(item)
+        if kind is str:
+            text -= len(item)
+        elif kind is int:
+            if not _MIN <= item <= _MAX:
+                return None
+        elif item is not None and kind is not bool and not (kind is float and item - item == 0.0):
+            return None
+    return None if text < 0 else (out, text)
+
+
 def copy_value(walk: Walk, value: Any, depth: int) -> Any:
     """Copy any value; the caller has paid its node."""
     kind = type(value)
@@ -131,6 +161,8 @@ def copy_pairs(  # noqa: C901 - the hot loop: a call for each leaf would double 
             if nodes <= 0 or text < floor:
                 break
             nodes -= 1
+            if text <= 0:
+                text -= _SPENT_KEY
             if type(name) is str and len(name) <= KEY_CHARS:
                 text -= len(name)
                 if odd is not None:
@@ -142,9 +174,15 @@ def copy_pairs(  # noqa: C901 - the hot loop: a call for each leaf would double 
                 text, nodes = walk.text, walk.nodes
             kind = type(item)
             if kind is str:
-                if len(item) <= text:
-                    text -= len(item)
+                size = len(item)
+                if size <= text:
+                    text -= size
                     out[name] = item
+                    continue
+                if text <= 0:
+                    walk.truncated = True
+                    walk.cut += size
+                    out[name] = ""
                     continue
             elif kind is int:
                 if _MIN <= item <= _MAX:
@@ -298,8 +336,7 @@ def _omit_keys(
     count = total - len(out)
     # The least that an entry takes is `"":0,`; the texts at hand are added to that bound.
     walk.cut += 5 * count - 18 - len(str(count))
-    for _, item in _some(pairs, len(out)):
-        walk.cut += len(item) if type(item) is str else 0
+    walk.cut += _text_bytes([item for _, item in _some(pairs, len(out))])
     walk.truncated = True
     out[_free_key(out, "omitted_keys", {})] = count
 
@@ -307,8 +344,7 @@ def _omit_keys(
 def _omit_items(walk: Walk, out: list[Any], items: Iterable[Any], total: int) -> None:
     count = total - len(out)
     walk.cut += 2 * count - 21 - len(str(count))
-    for item in _some(items, len(out)):
-        walk.cut += len(item) if type(item) is str else 0
+    walk.cut += _text_bytes(_some(items, len(out)))
     walk.truncated = True
     out.append({"omitted_items": count})
 
@@ -319,6 +355,13 @@ def _some(items: Iterable[Any], done: int) -> list[Any]:
         return list(islice(items, done, done + _SIZED_WHEN_OMITTED))
     except RuntimeError:  # another thread changes it
         return []
+
+
+def _text_bytes(values: list[Any]) -> int:
+    """Return at least how many bytes the texts among *values* take."""
+    if all(map(is_, map(type, values), repeat(str))):
+        return sum(map(len, values))
+    return sum([len(value) for value in values if type(value) is str])
 
 
 def _free_key(out: dict[str, Any], key: str, seen: dict[str, int]) -> str:

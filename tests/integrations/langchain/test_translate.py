@@ -14,6 +14,7 @@ pytest.importorskip("langchain_core")
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 
+from llmops_integrations.langchain import metadata as metadata_of
 from llmops_integrations.langchain import reading, translate, translate_model
 
 
@@ -140,20 +141,20 @@ def test_only_a_chunk_that_brings_something_counts_as_the_first_token():
 
 
 def test_the_session_is_the_session_id_else_the_thread():
-    both = translate.identity_fields(None, {"session_id": "s", "thread_id": "t", "user_id": 7})
+    both = metadata_of.identity_fields(None, {"session_id": "s", "thread_id": "t", "user_id": 7})
     assert both == {"session_id": "s", "thread_id": "t", "user_id": "7"}
-    assert translate.identity_fields(None, {"thread_id": "t"}) == {
+    assert metadata_of.identity_fields(None, {"thread_id": "t"}) == {
         "session_id": "t",
         "thread_id": "t",
     }
     uuid = UUID(int=1)
-    assert translate.identity_fields(None, {"session_id": uuid})["session_id"] == str(uuid)
+    assert metadata_of.identity_fields(None, {"session_id": uuid})["session_id"] == str(uuid)
 
 
 def test_tags_are_the_user_s_own_and_an_attempt_is_a_number():
     tags = ["seq:step:1", "graph:step:2", "map:key:a", "langsmith:hidden", "retry:attempt:3"]
     tags += ["condition:1", "branch:2", "branch:main", "beta", 7]
-    fields = translate.identity_fields(tags, {})
+    fields = metadata_of.identity_fields(tags, {})
     assert fields == {"tags": ("branch:main", "beta"), "attempt": 3}
 
 
@@ -175,7 +176,7 @@ def test_attributes_are_the_user_s_scalars_and_what_langgraph_tells():
         "nested": {"secret": 1},
         "none": None,
     }
-    fields = translate.identity_fields(None, metadata, of_node=True)
+    fields = metadata_of.identity_fields(None, metadata, of_node=True)
     assert fields["step"] == 2
     assert fields["attributes"] == {
         "langgraph.node": "fetch",
@@ -192,14 +193,14 @@ def test_attributes_are_the_user_s_scalars_and_what_langgraph_tells():
 
 def test_what_a_node_s_children_inherit_is_not_stored_again():
     metadata = {"langgraph_triggers": ("a",), "langgraph_path": ("b",), "langgraph_node": "n"}
-    fields = translate.identity_fields(None, metadata)
+    fields = metadata_of.identity_fields(None, metadata)
     assert fields["attributes"] == {"langgraph.node": "n"}
 
 
 def test_metadata_is_bounded():
     metadata = {f"key{i}": "x" * 5_000 for i in range(500)}
-    attributes = translate.identity_fields(None, metadata)["attributes"]
-    assert len(attributes) == translate.MAX_ATTRIBUTES
+    attributes = metadata_of.identity_fields(None, metadata)["attributes"]
+    assert len(attributes) == metadata_of.MAX_ATTRIBUTES
     assert {len(v) for v in attributes.values()} == {reading.MAX_TEXT}
 
 
@@ -226,15 +227,15 @@ def test_no_method_of_a_value_of_the_user_runs():
         "langgraph_path": ((Bomb(),),),
     }
     metadata["huge"] = 10**10_000
-    fields = translate.identity_fields(None, metadata, of_node=True)
+    fields = metadata_of.identity_fields(None, metadata, of_node=True)
     assert fields["attributes"] == {"loud": "text", "plan": "free"}
 
 
 def test_the_framework_is_told_by_the_metadata():
-    assert translate.framework_of({}) == "langchain"
-    assert translate.framework_of({"ls_integration": "langchain_chat_model"}) == "langchain"
-    assert translate.framework_of({"ls_integration": "langchain_create_agent"}) == "langgraph"
-    assert translate.framework_of({"langgraph_node": "a"}) == "langgraph"
+    assert metadata_of.framework_of({}) == "langchain"
+    assert metadata_of.framework_of({"ls_integration": "langchain_chat_model"}) == "langchain"
+    assert metadata_of.framework_of({"ls_integration": "langchain_create_agent"}) == "langgraph"
+    assert metadata_of.framework_of({"langgraph_node": "a"}) == "langgraph"
 
 
 # ---- tools, retrievers, chains ----
@@ -267,12 +268,6 @@ def test_a_retriever_has_a_name():
     assert translate.retriever_name(None, {}, {"name": "Notes"}) == "Notes"
     assert translate.retriever_name(None, {"ls_retriever_name": "notes"}, {}) == "notes"
     assert translate.retriever_name(None, {}, {}) == "retriever"
-
-
-def test_a_graph_that_waits_for_a_human_is_interrupted():
-    assert translate.chain_outcome({"__interrupt__": ()}) == "interrupted"
-    assert translate.chain_outcome({"x": 1}) == "ok"
-    assert translate.chain_outcome(None) == "ok"
 
 
 def test_a_placeholder_is_no_input():
