@@ -2,6 +2,13 @@
 
 from llmops_core.batch import SpanBatch, spans_from_arrow, spans_to_arrow
 from llmops_core.clock import Clock
+from llmops_core.context import (
+    enclosing_call,
+    follow_framework,
+    monitoring_session,
+    monitoring_trace,
+)
+from llmops_core.decorating.decorator import monitor_llm
 from llmops_core.delivery.flushing import FlushReport
 from llmops_core.errors import (
     ConfigError,
@@ -18,6 +25,7 @@ from llmops_core.freeze.error_text import describe_error
 from llmops_core.freeze.freezer import Freezer, Frozen, know
 from llmops_core.hookspecs import hookimpl
 from llmops_core.intake.recorder import Recorder
+from llmops_core.measuring.published import CollectorRegistry, MetricCollector
 from llmops_core.monitor import Monitor, default_monitor
 from llmops_core.plugins import Registry
 from llmops_core.protocols import Collector, Exporter, Storage
@@ -25,6 +33,12 @@ from llmops_core.query import Aggregate, Filter, Order, SpanQuery
 from llmops_core.reader import StorageReader, open_storage
 from llmops_core.render.span_tree import span_tree
 from llmops_core.span import KINDS, OUTCOMES, SCHEMA_VERSION, Kind, Outcome, Span
+from llmops_core.starting import (
+    ashutdown,
+    initialize_monitoring,
+    initialize_monitoring_sync,
+    shutdown,
+)
 
 __all__ = [
     "KINDS",
@@ -33,6 +47,7 @@ __all__ = [
     "Aggregate",
     "Clock",
     "Collector",
+    "CollectorRegistry",
     "ConfigError",
     "Exporter",
     "Filter",
@@ -41,6 +56,7 @@ __all__ = [
     "Frozen",
     "Kind",
     "LLMOpsError",
+    "MetricCollector",
     "MissingDependency",
     "Monitor",
     "MonitorClosed",
@@ -58,11 +74,20 @@ __all__ = [
     "StorageReader",
     "UnknownPart",
     "UnknownStorage",
+    "ashutdown",
     "default_monitor",
     "describe_error",
+    "enclosing_call",
+    "follow_framework",
     "hookimpl",
+    "initialize_monitoring",
+    "initialize_monitoring_sync",
     "know",
+    "monitor_llm",
+    "monitoring_session",
+    "monitoring_trace",
     "open_storage",
+    "shutdown",
     "span_tree",
     "spans_from_arrow",
     "spans_to_arrow",

@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from llmops_core import holding
 from llmops_core.clock import Clock, SystemClock
 from llmops_core.config import make_settings, storage_url
 from llmops_core.delivery.flushing import FlushReport
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from llmops_core.protocols import Collector, Exporter, Storage
 
-__all__ = ["Monitor", "default_monitor"]
+__all__ = ["Monitor", "current_default", "default_monitor", "replace_default"]
 
 DEFAULT_COLLECTORS: Final = ("capacity",)
 DEFAULT_TIMEOUT: Final = 10.0
@@ -306,11 +307,29 @@ def default_monitor() -> Monitor:
 
     Its storage is ``LLMOPS_STORAGE_URL``, else ``parquet:./llmops_data``. It is closed at exit.
     """
+    with _default_lock:
+        found = _default
+        if found is None or found.closed:
+            found = Monitor()
+            replace_default(found)
+        return found
+
+
+def replace_default(monitor: Monitor) -> Monitor | None:
+    """Make *monitor* the one that is used where none is named, and return the one before.
+
+    It is given what calls without a monitor have recorded so far.
+    """
     global _default
     with _default_lock:
-        if _default is None or _default.closed:
-            _default = Monitor()
-        return _default
+        before, _default = _default, monitor
+        holding.hand_over_to(monitor.recorder)
+        return before
+
+
+def current_default() -> Monitor | None:
+    """Return the default monitor if there is one, open or closed."""
+    return _default
 
 
 def _listed(name: str, value: Any) -> list[Any]:
@@ -345,3 +364,4 @@ def _close_at_exit() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+holding.hold(default_monitor)

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables.config import var_child_runnable_config
 
-from llmops_core import Monitor, Recorder, default_monitor
+from llmops_core import Monitor, Recorder, default_monitor, enclosing_call
 from llmops_integrations.langchain import handoffs, translate, translate_model
 from llmops_integrations.langchain.mapping import (
     AGENT_RUN,
@@ -452,13 +452,13 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
                     given is None or (nearer.name == _FALLBACKS and nearer.given_parent == given)
                 ):
                     given = within.int
-        if given is None:
-            return None, None, 0
-        run = self._runs.get(given)
+        run = None if given is None else self._runs.get(given)
         if run is None:
-            # It runs without us: what is monitored begins here, so this is a root.
-            return None, None, 0
-        return given, (run.parent if run.kind is None else given), run.facts
+            # The parent runs without us, or there is none: what is monitored begins here, or with
+            # the decorated function around it.
+            return None, enclosing_call(self._recorder, None), 0
+        stored = run.parent if run.kind is None else given
+        return given, enclosing_call(self._recorder, stored), run.facts
 
 
 def _lone(batch: Sequence[Any]) -> object:

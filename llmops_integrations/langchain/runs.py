@@ -11,7 +11,7 @@ import threading
 import weakref
 from typing import Any, Final
 
-__all__ = ["MAX_RUNS", "OpenRuns", "Run", "runs_of"]
+__all__ = ["MAX_RUNS", "OpenRuns", "Run", "runs_known_to", "runs_of"]
 
 MAX_RUNS: Final = 100_000
 MAX_GRAPHS: Final = 1_000
@@ -112,6 +112,8 @@ class OpenRuns:
         return graph is None or graph.name in graphs or graph.name not in self.graphs
 
 
+#: The same by recorder, for decorated calls: they know no monitor.
+_by_recorder: weakref.WeakKeyDictionary[Any, OpenRuns] = weakref.WeakKeyDictionary()
 _books: weakref.WeakKeyDictionary[Any, OpenRuns] = weakref.WeakKeyDictionary()
 _books_lock = threading.Lock()
 
@@ -126,4 +128,10 @@ def runs_of(monitor: Any) -> OpenRuns:
         found = _books.get(monitor)
         if found is None:
             found = _books[monitor] = OpenRuns()
+            _by_recorder[monitor.recorder] = found
         return found
+
+
+def runs_known_to(recorder: object) -> OpenRuns | None:
+    """Return the open runs that handlers report to a recorder; None if it has no handler."""
+    return _by_recorder.get(recorder)

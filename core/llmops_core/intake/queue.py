@@ -139,6 +139,12 @@ class IntakeQueue:
         too_heavy = self._bytes + event[6] > self._shed_bytes
         return too_heavy or len(self._items) >= self._max_events
 
+    def count_dropped(self, reason: str, count: int) -> None:
+        """Count events that were dropped before they came here."""
+        with self._lock:
+            self.received += count
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 

@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any
 
 from llmops_core.clock import Clock
+from llmops_core.context import add_root_fields
 from llmops_core.failures import Failures
 from llmops_core.freeze.freezer import Freezer, Frozen
 from llmops_core.intake.queue import (
@@ -60,6 +61,8 @@ class Recorder:
         promotable: bool = False,
     ) -> None:
         """Record that a run starts. ``promotable``: a task becomes an agent when it calls a model."""
+        if parent_run_id is None:
+            add_root_fields(fields)
         content = fields.get("input")
         weight = EVENT_BYTES + content.weight if type(content) is Frozen else EVENT_BYTES
         self.queue.put(

@@ -155,7 +155,9 @@ class Tracer:
         return trace
 
     def _adopt(self, run: Run, event: HostEvent) -> Trace:
-        trace = Trace(f"{run.run_id:032x}", event[3], event[4])
+        # A root that joins others in one trace (monitoring_trace) brings its id.
+        named = run.fields.pop("_trace_id", None)
+        trace = Trace(named or f"{run.run_id:032x}", event[3], event[4])
         trace.root = run
         return trace
 

@@ -1,0 +1,1 @@
+"""The decorator for plain functions: what it records of a call, on the caller's thread."""

@@ -1,0 +1,105 @@
+"""What a generator yields: its first item's time, and a bounded copy of its items as the output."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from llmops_core.context import ActiveCall
+from llmops_core.decorating.operation import Operation
+from llmops_core.freeze.freezer import Frozen
+from llmops_core.intake.drafts import span_id_of
+from llmops_core.measuring.published import keep_live
+
+__all__ = ["Items"]
+
+MAX_ITEMS: Final = 1_000
+MAX_TEXTS: Final = 100_000
+MAX_CHARS: Final = 1_000_000
+
+
+class Items:
+    """The items of one run of a generator. Texts only become one text; others stay a list.
+
+    Texts are kept by reference; other items are copied when they are yielded, as the consumer may
+    change them.
+    """
+
+    def __init__(self, operation: Operation, call: ActiveCall) -> None:
+        self._operation = operation
+        self._call = call
+        self._recorder: Any = call.recorder
+        self._kept: list[Any] = []
+        self._texts = True
+        self._chars = 0
+        self._omitted = 0
+        self._cut = 0
+        self._first = True
+
+    def add(self, item: object) -> None:
+        """Take an item. Called on the consumer's thread; never raises."""
+        try:
+            if self._first:
+                self._first = False
+                self._recorder.mark(self._call.run_id)
+            if type(item) is str:
+                if self._chars <= MAX_CHARS and len(self._kept) < MAX_TEXTS:
+                    self._kept.append(item)
+                    self._chars += len(item)
+                else:
+                    self._omit(len(item))
+            else:
+                self._texts = False
+                self._add_other(item)
+        except Exception as error:
+            self._recorder.report("item", error)
+
+    def finish(self, value: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record that the generator ended; *value* is what it returned."""
+        operation, call = self._operation, self._call
+        try:
+            if operation.keeps_live:
+                keep_live(span_id_of(call.run_id), self._live(value), args, kwargs)
+            operation.end(call, {"outcome": "ok", "output": self._output()})
+        except Exception as error:
+            self._recorder.report("finish", error)
+
+    def fail(self, error: BaseException) -> None:
+        """Record that the generator raised, was closed or was cancelled."""
+        output = None
+        try:
+            output = self._output() if self._kept else None
+        except Exception as failure:
+            self._recorder.report("finish", failure)
+        self._operation.finish_error(self._call, error, output)
+
+    def _add_other(self, item: object) -> None:
+        if len(self._kept) >= MAX_ITEMS or self._chars > MAX_CHARS:
+            self._omit(0)
+            return
+        frozen = self._recorder.freeze(item)
+        self._kept.append(frozen.value)
+        self._chars += frozen.weight
+        if frozen.truncated:
+            self._omitted += 1
+            self._cut += frozen.cut_bytes
+
+    def _omit(self, size: int) -> None:
+        self._omitted += 1
+        self._cut += size
+
+    def _live(self, value: object) -> object:
+        if value is not None:
+            return value
+        return "".join(self._kept) if self._texts else self._kept
+
+    def _output(self) -> Frozen:
+        if not self._texts:  # copies already: nothing in them is the application's
+            return Frozen(self._kept, self._omitted > 0, self._cut, self._chars)
+        frozen: Frozen = self._recorder.freeze("".join(self._kept))
+        if not self._omitted:
+            return frozen
+        return msgspec.structs.replace(
+            frozen, truncated=True, cut_bytes=frozen.cut_bytes + self._cut
+        )

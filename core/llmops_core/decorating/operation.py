@@ -1,0 +1,211 @@
+"""What a decorator was told, checked once; and the start and the end of one call of it.
+
+:meth:`Operation.begin` and the ``finish_*`` methods run on the caller's thread around every call.
+They never raise and never wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from llmops_core import context, holding
+from llmops_core.context import ACTIVE, SESSION, ActiveCall, new_root_id, new_run_id
+from llmops_core.decorating.arguments import Arguments
+from llmops_core.freeze.error_text import describe_error
+from llmops_core.intake.drafts import span_id_of
+from llmops_core.intake.recorder import Recorder
+from llmops_core.measuring.published import keep_live
+
+__all__ = ["FRAMEWORK", "Operation"]
+
+FRAMEWORK: Final = "python"
+
+_CANCELLED: Final = ("CancelledError", "KeyboardInterrupt")
+_CANCELLED_MODULES: Final = ("asyncio", "concurrent", "builtins")
+
+
+class Operation:
+    """One decorated function: what is recorded of its calls."""
+
+    __slots__ = ("arguments", "attributes", "fixed", "keeps_live", "kind", "model", "name",
+                 "session_from", "trace_from")  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        kind: str | None,
+        arguments: Arguments,
+        *,
+        attributes: dict[str, Any] | None,
+        model: dict[str, str],
+        fixed: Recorder | None,
+        keeps_live: bool,
+        session_from: str | None,
+        trace_from: str | None,
+    ) -> None:
+        self.name = name
+        #: None: ``chain``, or ``workflow`` where it is a root.
+        self.kind = kind
+        self.arguments = arguments
+        self.attributes = attributes
+        self.model = model
+        self.fixed = fixed
+        #: Whether collectors need the call's own objects.
+        self.keeps_live = keeps_live
+        self.session_from = session_from
+        self.trace_from = trace_from
+
+    # ---- starts ----
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActiveCall | None:
+        """Record the start and make the call the one that is active here; None if that failed."""
+        try:
+            call = self.place()
+            self.start(call, args, kwargs)
+            call.token = ACTIVE.set(call)
+        except Exception as error:
+            self._report("begin", error)
+            return None
+        return call
+
+    def place(self) -> ActiveCall:
+        """Return a new call; its parent is the nearest of the decorated and the framework's runs."""
+        recorder = self.fixed or holding.default_recorder()
+        above = ACTIVE.get()
+        outer = None
+        for find in context.outer_runs:
+            outer = find(recorder)
+            if outer is not None:
+                break
+        if above is None and outer is None:
+            return ActiveCall(new_root_id(), None, recorder, None, None)
+        parent = context.enclosing_call(recorder, outer)
+        run_id = new_root_id() if parent is None else new_run_id()
+        return ActiveCall(run_id, parent, recorder, outer, above)
+
+    def start(self, call: ActiveCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record the start of a call that was placed."""
+        recorder: Any = call.recorder
+        parent = call.parent
+        fields: dict[str, Any] = {
+            "kind": self.kind or ("workflow" if parent is None else "chain"),
+            "name": self.name,
+            "framework": FRAMEWORK,
+            "input": recorder.freeze(self.arguments.content(args, kwargs)),
+        }
+        if self.attributes is not None:
+            fields["attributes"] = self.attributes
+        if self.model:
+            fields.update(self.model)
+        session = SESSION.get()
+        if session is not None:
+            fields["session_id"] = session[0]
+            if session[1] is not None:
+                fields["user_id"] = session[1]
+        if self.session_from is not None or self.trace_from is not None:
+            self._add_ids(fields, parent, args, kwargs)
+        recorder.start(call.run_id, parent, fields)
+
+    def _add_ids(
+        self,
+        fields: dict[str, Any],
+        parent: int | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Take session and trace from arguments; a trace only starts at a root."""
+        find = self.arguments.value
+        session = context.id_text(find(self.session_from, args, kwargs))
+        if session is not None:
+            fields["session_id"] = session
+        if parent is None:
+            name = context.id_text(find(self.trace_from, args, kwargs))
+            if name is not None:
+                fields["_trace_id"] = context.trace_id_of(name, fields.get("session_id"))
+                fields["attributes"] = {**(self.attributes or {}), "trace_name": name}
+
+    def place_safely(self) -> ActiveCall | None:
+        """Place a call whose body starts later: a generator's. None if that failed."""
+        try:
+            return self.place()
+        except Exception as error:
+            self._report("begin", error)
+            return None
+
+    def start_safely(self, call: ActiveCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record the start of a call that was placed before."""
+        try:
+            self.start(call, args, kwargs)
+        except Exception as error:
+            self._report("begin", error)
+
+    # ---- ends ----
+
+    def finish_ok(
+        self,
+        call: ActiveCall,
+        result: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Record that a call returned, and leave it."""
+        try:
+            self.leave(call)
+            if self.keeps_live:
+                keep_live(span_id_of(call.run_id), result, args, kwargs or {})
+            recorder: Any = call.recorder
+            self.end(call, {"outcome": "ok", "output": recorder.freeze(result)})
+        except Exception as error:
+            self._report("finish", error)
+
+    def finish_error(self, call: ActiveCall, error: BaseException, output: object = None) -> None:
+        """Record that a call raised, and leave it."""
+        try:
+            self.leave(call)
+            fields = error_fields(error)
+            if output is not None:
+                fields["output"] = output
+            self.end(call, fields)
+        except Exception as failure:
+            self._report("finish", failure)
+
+    def end(self, call: ActiveCall, fields: dict[str, Any]) -> None:
+        """Record the end of a call."""
+        recorder: Any = call.recorder
+        fields["name"] = self.name
+        if self.kind is not None:
+            fields["kind"] = self.kind
+        recorder.end(call.run_id, call.parent, fields)
+
+    def enter(self, call: ActiveCall) -> None:
+        """Make a call the active one again: its generator runs on."""
+        call.token = ACTIVE.set(call)
+
+    def leave(self, call: ActiveCall) -> None:
+        """Make what was active before the active one again."""
+        token, call.token = call.token, None
+        if token is not None:
+            try:
+                ACTIVE.reset(token)
+            except ValueError:  # a coroutine that was closed in another context
+                return
+
+    def _report(self, where: str, error: Exception) -> None:
+        recorder = self.fixed or holding.default_recorder()
+        recorder.report(where, error)
+
+
+def error_fields(error: BaseException) -> dict[str, Any]:
+    """Return outcome, type and message of what a call raised."""
+    for read in context.error_readers:
+        fields = read(error)
+        if fields is not None:
+            return fields
+    for base in type(error).__mro__:
+        module = base.__module__.partition(".")[0]
+        if base.__name__ in _CANCELLED and module in _CANCELLED_MODULES:
+            return {"outcome": "cancelled"}
+    if isinstance(error, GeneratorExit):
+        return {"outcome": "abandoned"}
+    name, message = describe_error(error)
+    return {"outcome": "error", "error_type": name, "error_message": message}

@@ -1,0 +1,176 @@
+"""The wrappers around plain functions, coroutines, generators and async generators.
+
+Results, exceptions, and what is sent or thrown into a generator pass through as they are. A
+generator's body runs as a child of where the generator was made; what its consumer does between two
+items does not.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any
+
+from llmops_core.context import ActiveCall
+from llmops_core.decorating.items import Items
+from llmops_core.decorating.operation import Operation
+
+__all__ = ["wrap"]
+
+
+def wrap(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return *function* with its calls recorded, of the same sort as it is."""
+    if inspect.isasyncgenfunction(function):
+        return _async_generator(operation, function)
+    if inspect.isgeneratorfunction(function):
+        return _generator(operation, function)
+    if inspect.iscoroutinefunction(function):
+        return _coroutine(operation, function)
+    return _plain(operation, function)
+
+
+def _plain(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    begin, ok, failed = operation.begin, operation.finish_ok, operation.finish_error
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        active = begin(args, kwargs)
+        if active is None:
+            return function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            failed(active, error)
+            raise
+        ok(active, result, args, kwargs)
+        return result
+
+    return call
+
+
+def _coroutine(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    begin, ok, failed = operation.begin, operation.finish_ok, operation.finish_error
+
+    @functools.wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        active = begin(args, kwargs)
+        if active is None:
+            return await function(*args, **kwargs)
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            failed(active, error)
+            raise
+        ok(active, result, args, kwargs)
+        return result
+
+    return call
+
+
+def _generator(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        generator = function(*args, **kwargs)
+        active = operation.place_safely()
+        if active is None:
+            return generator
+        return _drive(operation, active, generator, args, kwargs)
+
+    return call
+
+
+def _drive(
+    operation: Operation,
+    call: ActiveCall,
+    generator: Generator[Any, Any, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Generator[Any, Any, Any]:
+    operation.start_safely(call, args, kwargs)
+    items = Items(operation, call)
+    step: Callable[[], Any] = generator.__next__
+    try:
+        while True:
+            operation.enter(call)
+            try:
+                item = step()
+            finally:
+                operation.leave(call)
+            items.add(item)
+            try:
+                sent = yield item
+            except GeneratorExit:
+                operation.enter(call)
+                try:
+                    generator.close()
+                finally:
+                    operation.leave(call)
+                raise
+            except BaseException as thrown:
+                step = functools.partial(generator.throw, thrown)
+            else:
+                step = (
+                    generator.__next__ if sent is None else functools.partial(generator.send, sent)
+                )
+    except StopIteration as stop:
+        items.finish(stop.value, args, kwargs)
+        return stop.value
+    except BaseException as error:
+        items.fail(error)
+        raise
+
+
+def _async_generator(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        generator = function(*args, **kwargs)
+        active = operation.place_safely()
+        if active is None:
+            return generator
+        return _drive_async(operation, active, generator, args, kwargs)
+
+    return call
+
+
+async def _drive_async(
+    operation: Operation,
+    call: ActiveCall,
+    generator: AsyncGenerator[Any, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> AsyncGenerator[Any, Any]:
+    operation.start_safely(call, args, kwargs)
+    items = Items(operation, call)
+    step: Callable[[], Any] = generator.__anext__
+    try:
+        while True:
+            operation.enter(call)
+            try:
+                item = await step()
+            finally:
+                operation.leave(call)
+            items.add(item)
+            try:
+                sent = yield item
+            except GeneratorExit:
+                operation.enter(call)
+                try:
+                    await generator.aclose()
+                finally:
+                    operation.leave(call)
+                raise
+            except BaseException as thrown:
+                step = functools.partial(generator.athrow, thrown)
+            else:
+                step = (
+                    generator.__anext__
+                    if sent is None
+                    else functools.partial(generator.asend, sent)
+                )
+    except StopAsyncIteration:
+        items.finish(None, args, kwargs)
+        return
+    except BaseException as error:
+        items.fail(error)
+        raise

@@ -1,0 +1,666 @@
+"""The decorator: what a call records, and that nothing about the call changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import inspect
+import pickle
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from llmops_core import (
+    ConfigError,
+    Monitor,
+    Span,
+    monitor_llm,
+    monitoring_session,
+    monitoring_trace,
+)
+from llmops_core.testing.fixtures import CapturedSpans, spans
+
+__all__ = ["spans"]
+
+
+def tree(spans: CapturedSpans) -> str:
+    return spans.tree(content=True)
+
+
+def in_order(spans: CapturedSpans) -> list[Span]:
+    """Return the spans as they started; a query gives the newest first."""
+    return sorted(spans(), key=lambda span: span.start_time)
+
+
+# ---- sorts of functions ----
+
+
+def test_a_call_is_a_span_with_its_arguments_and_its_result(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def answer(question: str, *, times: int = 1) -> dict[str, str]:
+        return {"text": question * times}
+
+    assert answer("a", times=2) == {"text": "aa"}
+    assert tree(spans) == (
+        'workflow answer ok\n  in: {"question":"a","times":2}\n  out: {"text":"aa"}\n'
+    )
+
+
+def test_the_only_parameter_is_the_input_itself(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def answer(question: str) -> str:
+        return question + "!"
+
+    answer("a")
+    answer(question="b")
+    assert [(s.input, s.output) for s in in_order(spans)] == [("a", "a!"), ("b", "b!")]
+
+
+def test_a_coroutine_is_recorded_and_stays_one(spans: CapturedSpans) -> None:
+    @monitor_llm("ask", "llm_call", monitor=spans.monitor, custom_attributes={"model": "gpt-4o"})
+    async def answer(question: str) -> str:
+        await asyncio.sleep(0)
+        return question
+
+    assert inspect.iscoroutinefunction(answer)
+    assert asyncio.run(answer("a")) == "a"
+    (span,) = spans()
+    assert (span.kind, span.name, span.model, span.framework) == ("llm", "ask", "gpt-4o", "python")
+
+
+def test_methods_of_every_sort_are_recorded_without_self(spans: CapturedSpans) -> None:
+    class Agent:
+        @monitor_llm(monitor=spans.monitor)
+        def plain(self, text: str) -> str:
+            return text
+
+        @monitor_llm(monitor=spans.monitor)
+        @classmethod
+        def above_class(cls, text: str) -> str:
+            return cls.__name__ + text
+
+        @classmethod
+        @monitor_llm(monitor=spans.monitor)
+        def below_class(cls, text: str) -> str:
+            return cls.__name__ + text
+
+        @monitor_llm(monitor=spans.monitor)
+        @staticmethod
+        def above_static(text: str) -> str:
+            return text
+
+        @staticmethod
+        @monitor_llm(monitor=spans.monitor)
+        def below_static(text: str) -> str:
+            return text
+
+    agent = Agent()
+    assert agent.plain("1") == "1"
+    assert agent.above_class("2") == Agent.above_class("2") == "Agent2"
+    assert agent.below_class("3") == "Agent3"
+    assert agent.above_static("4") == Agent.above_static("4") == "4"
+    assert agent.below_static("5") == "5"
+    found = {(s.name, s.input) for s in spans()}
+    assert found == {
+        ("plain", "1"),
+        ("above_class", "2"),
+        ("below_class", "3"),
+        ("above_static", "4"),
+        ("below_static", "5"),
+    }
+
+
+def test_a_callable_without_a_name_is_named_after_its_class(spans: CapturedSpans) -> None:
+    class Model:
+        def __call__(self, text: str) -> str:
+            return text
+
+    assert monitor_llm(monitor=spans.monitor)(Model())("a") == "a"
+    partial = functools.partial(lambda a, b: a + b, "x")
+    assert monitor_llm("joined", monitor=spans.monitor)(partial)("y") == "xy"
+    assert sorted(s.name for s in spans()) == ["Model", "joined"]
+
+
+@monitor_llm("module_level")
+def module_level(text: str, *rest: int, flag: bool = False) -> str:
+    """Doc."""
+    return text
+
+
+def test_signature_name_and_pickling_stay() -> None:
+    assert str(inspect.signature(module_level)) == (
+        "(text: 'str', *rest: 'int', flag: 'bool' = False) -> 'str'"
+    )
+    assert (module_level.__name__, module_level.__doc__) == ("module_level", "Doc.")
+    assert pickle.loads(pickle.dumps(module_level)) is module_level
+
+
+def test_further_positional_arguments_are_under_their_own_name(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def answer(text: str, *rest: int, **more: int) -> None: ...
+
+    answer("a", 1, 2, extra=3)
+    answer("a")
+    with pytest.raises(TypeError):
+        answer()  # type: ignore[call-arg]
+    assert [(s.input, s.outcome) for s in in_order(spans)] == [
+        ('{"extra":3,"rest":[1,2],"text":"a"}', "ok"),
+        ('{"text":"a"}', "ok"),
+        ("{}", "error"),
+    ]
+
+
+def test_a_disabled_decorator_returns_the_function_itself() -> None:
+    def answer() -> None: ...
+
+    assert monitor_llm(enabled=False)(answer) is answer
+    assert monitor_llm("x", enabled=False)(answer) is answer
+
+
+# ---- kinds ----
+
+
+@pytest.mark.parametrize(
+    ("operation_type", "as_root", "as_child"),
+    [
+        (None, "workflow", "chain"),
+        ("llm_call", "llm", "llm"),
+        ("agent_workflow", "workflow", "workflow"),
+        ("tool", "tool", "tool"),
+        ("retriever", "retriever", "retriever"),
+        ("my_own_word", "chain", "chain"),
+    ],
+)
+def test_the_operation_type_is_the_kind(
+    spans: CapturedSpans, operation_type: str | None, as_root: str, as_child: str
+) -> None:
+    @monitor_llm("inner", operation_type, monitor=spans.monitor)
+    def inner() -> None: ...
+
+    @monitor_llm("outer", "agent", monitor=spans.monitor)
+    def outer() -> None:
+        inner()
+
+    inner()
+    outer()
+    kinds = {s.parent_id is None: s.kind for s in in_order(spans) if s.name == "inner"}
+    assert kinds == {True: as_root, False: as_child}
+
+
+# ---- outcomes ----
+
+
+def test_an_exception_passes_through_as_it_is_and_is_an_error(spans: CapturedSpans) -> None:
+    error = ValueError("no such city")
+
+    @monitor_llm(monitor=spans.monitor)
+    def answer() -> None:
+        raise error
+
+    with pytest.raises(ValueError, match="no such city") as caught:
+        answer()
+    assert caught.value is error
+    (span,) = spans()
+    assert (span.outcome, span.error_type, span.error_message) == (
+        "error",
+        "ValueError",
+        "no such city",
+    )
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError()])
+def test_a_stopped_call_is_cancelled(spans: CapturedSpans, error: BaseException) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def answer() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        answer()
+    assert [(s.outcome, s.error_type) for s in in_order(spans)] == [("cancelled", None)]
+
+
+async def test_a_cancelled_task_is_cancelled_with_its_children(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    async def inner() -> None:
+        await asyncio.Event().wait()
+
+    @monitor_llm(monitor=spans.monitor)
+    async def outer() -> None:
+        await inner()
+
+    task = asyncio.create_task(outer())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    found = await asyncio.to_thread(in_order, spans)
+    assert {(s.name, s.outcome) for s in found} == {("inner", "cancelled"), ("outer", "cancelled")}
+
+
+def test_a_coroutine_that_is_closed_halfway_is_abandoned(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    async def answer() -> None:
+        await asyncio.sleep(10)
+
+    coroutine: Any = answer()
+    with contextlib.suppress(RuntimeError):  # there is no loop to sleep in
+        contextvars.copy_context().run(coroutine.send, None)
+    coroutine.close()
+    assert len(spans()) == 1
+
+
+# ---- parents ----
+
+
+async def test_parents_hold_under_gather_and_to_thread(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def leaf(n: int) -> int:
+        return n
+
+    @monitor_llm(monitor=spans.monitor)
+    async def middle(n: int) -> int:
+        await asyncio.sleep(0)
+        return await asyncio.to_thread(leaf, n)
+
+    @monitor_llm(monitor=spans.monitor)
+    async def top() -> list[int]:
+        return await asyncio.gather(*(middle(n) for n in range(5)))
+
+    assert await top() == [0, 1, 2, 3, 4]
+    found = {s.span_id: s for s in await asyncio.to_thread(in_order, spans)}
+    leaves = [s for s in found.values() if s.name == "leaf"]
+    assert len(leaves) == 5
+    for span in leaves:
+        parent = found[span.parent_id or ""]
+        assert (parent.name, parent.input) == ("middle", span.input)
+        assert found[parent.parent_id or ""].name == "top"
+
+
+def test_a_plain_thread_starts_a_trace_of_its_own_unless_it_is_given_the_context(
+    spans: CapturedSpans,
+) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def leaf(how: str) -> None: ...
+
+    @monitor_llm(monitor=spans.monitor)
+    def top() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(leaf, "alone").result()
+            pool.submit(contextvars.copy_context().run, leaf, "carried").result()
+
+    top()
+    found = {str(s.input): s.parent_id for s in in_order(spans) if s.name == "leaf"}
+    assert found["alone"] is None
+    assert found["carried"] is not None
+
+
+def test_many_threads_never_mix_their_parents(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def leaf(n: int) -> None: ...
+
+    @monitor_llm(monitor=spans.monitor)
+    def top(n: int) -> None:
+        for _ in range(20):
+            leaf(n)
+
+    threads = [threading.Thread(target=top, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = {s.span_id: s for s in spans()}
+    leaves = [s for s in found.values() if s.name == "leaf"]
+    assert len(leaves) == 160
+    assert all(found[s.parent_id or ""].input == s.input for s in leaves)
+
+
+def test_calls_of_two_monitors_are_two_trees(spans: CapturedSpans) -> None:
+    with Monitor(storage="memory:", durability="memory") as other:
+
+        @monitor_llm(monitor=other)
+        def between() -> None:
+            leaf()
+
+        @monitor_llm(monitor=spans.monitor)
+        def leaf() -> None: ...
+
+        @monitor_llm(monitor=spans.monitor)
+        def top() -> None:
+            between()
+
+        top()
+        other.flush()
+        (row,) = other.query().to_pylist()
+        assert (row["name"], row["parent_id"]) == ("between", None)
+    assert spans.tree() == "workflow top ok\n  chain leaf ok\n"
+
+
+# ---- generators ----
+
+
+def test_a_generator_is_one_span_with_its_first_item_and_its_text(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def stream(text: str) -> Iterator[str]:
+        yield from text
+
+    generator = stream("abc")
+    assert inspect.isgenerator(generator)
+    assert list(generator) == ["a", "b", "c"]
+    (span,) = spans()
+    assert (span.input, span.output, span.outcome) == ("abc", "abc", "ok")
+    assert span.ttft_ms is not None
+    assert span.duration_ms is not None
+    assert 0 < span.ttft_ms < span.duration_ms
+
+
+def test_a_generator_passes_on_what_is_sent_thrown_and_returned(spans: CapturedSpans) -> None:
+    log: list[object] = []
+
+    @monitor_llm(monitor=spans.monitor)
+    def talk() -> Any:
+        try:
+            log.append((yield 1))
+        except ValueError as error:
+            log.append(error)
+            log.append((yield 2))
+        return "done"
+
+    generator = talk()
+    assert next(generator) == 1
+    error = ValueError("thrown")
+    assert generator.throw(error) == 2
+    with pytest.raises(StopIteration) as stop:
+        generator.send("sent")
+    assert (stop.value.value, log) == ("done", [error, "sent"])
+    assert [(s.output, s.outcome) for s in in_order(spans)] == [("[1,2]", "ok")]
+
+
+def test_the_children_of_a_generator_are_its_body_and_not_its_consumer(
+    spans: CapturedSpans,
+) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def leaf(where: str) -> None: ...
+
+    @monitor_llm(monitor=spans.monitor)
+    def stream() -> Iterator[int]:
+        for n in range(2):
+            leaf("body")
+            yield n
+
+    @monitor_llm(monitor=spans.monitor)
+    def top() -> None:
+        for _ in stream():
+            leaf("consumer")
+
+    top()
+    assert tree(spans).replace("    in: ", " ").count("leaf") == 4
+    found = {s.span_id: s for s in spans()}
+    parents = {(s.input, found[s.parent_id or ""].name) for s in found.values() if s.name == "leaf"}
+    assert parents == {("body", "stream"), ("consumer", "top")}
+
+
+def test_a_generator_belongs_to_where_it_was_made(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def stream() -> Iterator[str]:
+        yield "a"
+
+    @monitor_llm(monitor=spans.monitor)
+    def handler() -> Iterator[str]:
+        return stream()
+
+    made = handler()
+    assert list(made) == ["a"]  # read after the handler has returned, as web frameworks do
+    assert spans.tree() == "workflow handler ok\n  chain stream ok streamed\n"
+
+
+def test_a_generator_left_early_is_abandoned_and_closed(spans: CapturedSpans) -> None:
+    closed = []
+
+    @monitor_llm(monitor=spans.monitor)
+    def stream() -> Iterator[str]:
+        try:
+            yield "a"
+            yield "b"
+        finally:
+            closed.append(True)
+
+    for _ in stream():
+        break
+    assert closed == [True]
+    assert [(s.outcome, s.output) for s in in_order(spans)] == [("abandoned", "a")]
+
+
+def test_a_generator_that_raises_is_an_error_with_what_it_gave(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def stream() -> Iterator[str]:
+        yield "a"
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        list(stream())
+    assert [(s.outcome, s.output, s.error_message) for s in in_order(spans)] == [
+        ("error", "a", "gone")
+    ]
+
+
+async def test_an_async_generator_passes_everything_on(spans: CapturedSpans) -> None:
+    log: list[object] = []
+
+    @monitor_llm(monitor=spans.monitor)
+    async def talk(text: str) -> Any:
+        try:
+            log.append((yield text))
+        except ValueError:
+            log.append("caught")
+            yield {"n": 2}
+
+    generator = talk("a")
+    assert inspect.isasyncgen(generator)
+    assert await generator.__anext__() == "a"
+    assert await generator.athrow(ValueError()) == {"n": 2}
+    with pytest.raises(StopAsyncIteration):
+        await generator.asend(None)
+    other = talk("b")
+    await other.__anext__()
+    with pytest.raises(StopAsyncIteration):
+        await other.asend("sent")
+    assert log == ["caught", "sent"]
+    found = await asyncio.to_thread(in_order, spans)
+    assert [(s.output, s.outcome) for s in found] == [('["a",{"n":2}]', "ok"), ("b", "ok")]
+
+
+async def test_an_async_generator_left_early_is_abandoned(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    async def stream() -> AsyncIterator[str]:
+        yield "a"
+        yield "b"
+
+    async with contextlib.aclosing(stream()) as items:  # type: ignore[type-var]
+        async for _ in items:
+            break
+    found = await asyncio.to_thread(in_order, spans)
+    assert [(s.outcome, s.output) for s in found] == [("abandoned", "a")]
+
+
+def test_items_are_copied_when_they_are_yielded(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def stream() -> Iterator[dict[str, int]]:
+        state = {"n": 0}
+        for n in range(3):
+            state["n"] = n
+            yield state
+
+    list(stream())
+    assert [s.output for s in in_order(spans)] == ['[{"n":0},{"n":1},{"n":2}]']
+
+
+def test_an_endless_stream_is_kept_within_bounds(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def stream() -> Iterator[Any]:
+        yield {"first": 1}
+        for _ in range(5_000):
+            yield "x" * 1_000
+
+    list(stream())
+    (span,) = spans()
+    assert span.output_truncated
+    assert len(span.output or "") < 1_100_000
+
+
+# ---- sessions and traces ----
+
+
+def test_a_session_and_a_user_are_on_everything_inside(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def leaf() -> None: ...
+
+    @monitor_llm(monitor=spans.monitor)
+    def top() -> None:
+        leaf()
+
+    with monitoring_session("s-1", user_id="ann") as session:
+        top()
+    top()
+    assert session == "s-1"
+    assert [(s.session_id, s.user_id) for s in in_order(spans)] == [("s-1", "ann")] * 2 + [
+        (None, None)
+    ] * 2
+
+
+async def test_scopes_are_async_too_nest_and_do_not_leak(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def leaf(n: int) -> None: ...
+
+    async with monitoring_session("outer"):
+        leaf(1)
+        async with monitoring_session("inner"), monitoring_trace("t"):
+            leaf(2)
+        leaf(3)
+    leaf(4)
+    found = await asyncio.to_thread(in_order, spans)
+    assert [s.session_id for s in found] == ["outer", "inner", "outer", None]
+
+
+def test_calls_inside_a_named_trace_share_it_and_are_all_roots(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def leaf() -> None: ...
+
+    for session in ("a", "b", "a"):
+        with monitoring_session(session), monitoring_trace("chat"):
+            leaf()
+            leaf()
+    found = in_order(spans)
+    assert all(s.parent_id is None for s in found)
+    assert len({s.trace_id for s in found}) == 2  # by session and name: the third joined the first
+    assert len({s.trace_id for s in found if s.session_id == "a"}) == 1
+    assert {(s.attributes or {})["trace_name"] for s in found} == {"chat"}
+
+
+def test_a_trace_without_a_name_is_fresh_and_an_id_is_taken_as_it_is(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def leaf() -> None: ...
+
+    given = "0af7651916cd43dd8448eb211c80319c"
+    with monitoring_trace() as first:
+        leaf()
+    with monitoring_trace() as second:
+        leaf()
+    with monitoring_trace(given) as third:
+        leaf()
+    assert first != second
+    assert [s.trace_id for s in in_order(spans)] == [first, second, third]
+    assert third == given
+
+
+def test_session_and_trace_are_taken_from_parameters(spans: CapturedSpans) -> None:
+    @monitor_llm(session_id_from="user", trace_id_from="chat", monitor=spans.monitor)
+    def answer(text: str, user: str, chat: str = "main") -> None:
+        leaf()
+
+    @monitor_llm(monitor=spans.monitor)
+    def leaf() -> None: ...
+
+    answer("a", "ann")
+    answer("b", user="ann", chat="side")
+    answer("c", "ann")
+    found = [s for s in in_order(spans) if s.name == "answer"]
+    assert {s.session_id for s in spans()} == {"ann"}
+    assert found[0].trace_id == found[2].trace_id != found[1].trace_id
+
+
+# ---- set-up errors, and never an error afterwards ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"operation_type": 3}, "operation_type=3"),
+        ({"session_id_from": "nobody"}, "'nobody'"),
+        ({"measure_text": "char_count"}, "measure_text"),
+        ({"measure_text": ["chars"]}, "char_count"),
+        ({"measurement": "tokens"}, "measurement='tokens'"),
+        ({"measurement": {"mode": "token", "typo": 1}}, "'typo'"),
+        ({"measurement": {"tokenization_timeout_ms": -1}}, "tokenization_timeout_ms"),
+        ({"collectors": "cost"}, "Write collectors=['cost']"),
+        ({"custom_attributes": {"a": object()}}, "custom attribute"),
+    ],
+)
+def test_what_cannot_work_is_told_where_it_is_decorated(
+    arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        monitor_llm(**arguments)(lambda text: text)
+    assert told in str(caught.value)
+
+
+def test_a_class_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Put it on the methods"):
+        monitor_llm(type("Agent", (), {}))
+
+
+def test_a_failure_of_ours_is_counted_and_the_call_goes_on(
+    spans: CapturedSpans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def answer(text: str) -> str:
+        return text
+
+    @monitor_llm(monitor=spans.monitor)
+    def stream(text: str) -> Iterator[str]:
+        yield text
+
+    def broken(*args: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(spans.monitor.recorder, "start", broken)
+    monkeypatch.setattr(spans.monitor.recorder, "end", broken)
+    monkeypatch.setattr(spans.monitor.recorder, "mark", broken)
+    assert answer("a") == "a"
+    assert list(stream("b")) == ["b"]
+    failures = spans.monitor.stats()["failures"]
+    assert failures["handler.begin: RuntimeError"] == 2
+    assert failures["handler.item: RuntimeError"] == 1
+    assert failures["handler.finish: RuntimeError"] == 1
+
+
+def test_a_hostile_argument_costs_the_call_nothing(spans: CapturedSpans) -> None:
+    class Hostile:
+        def __getattribute__(self, name: str) -> Any:
+            raise SystemExit
+
+        def __repr__(self) -> str:
+            raise SystemExit
+
+    hostile = Hostile()
+
+    @monitor_llm(monitor=spans.monitor, session_id_from="value")
+    def answer(value: object) -> object:
+        return value
+
+    assert answer(hostile) is hostile
+    assert len(spans()) == 1
