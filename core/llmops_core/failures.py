@@ -37,6 +37,7 @@ class Failures:
     def after_fork(self) -> None:
         """Take a new lock: another thread may have held the old one when the process forked."""
         self._lock = RLock()
+        self._listener = None  # it works on a thread that only the parent has
 
     def report(self, plugin: str, where: str, error: BaseException) -> None:
         """Count a swallowed failure and log the first of its sort."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import os
 import threading
 import time
@@ -20,10 +19,16 @@ from llmops_core.delivery.flushing import FlushReport
 from llmops_core.delivery.notifying import Notifier
 from llmops_core.errors import ConfigError, MonitorClosed, StorageError
 from llmops_core.failures import Failures
-from llmops_core.forking import Reopening
+from llmops_core.forking import (
+    Reopening,
+    close_with_multiprocessing,
+    is_child_of_multiprocessing,
+    watch_for_multiprocessing,
+)
 from llmops_core.freeze.freezer import Freezer
 from llmops_core.intake.queue import IntakeQueue
 from llmops_core.intake.recorder import Recorder
+from llmops_core.leaving import leave_in_journal
 from llmops_core.parts import make_parts, make_storage, storage_name
 from llmops_core.pipeline import OPEN_SECONDS, Pipeline, idle_stats, new_queue
 from llmops_core.plugins import PluginHost
@@ -91,13 +96,18 @@ class Monitor:
         freezer = Freezer(self.settings.content_limit)
         try:
             pipeline = self._open(None)
+            pipeline.start()
         except BaseException:
             self._notifier.close(0)
             raise
         self._pipeline: Pipeline | None = pipeline
+        self._journal_root = pipeline.journal_root
+        self._left: dict[str, Any] | None = None
         #: What handlers report to.
         self.recorder = Recorder(pipeline.queue, freezer, self._clock, self._failures)
         _monitors.add(self)
+        if is_child_of_multiprocessing():
+            close_with_multiprocessing(self, Monitor.close)
         self._notifier.tell_and_wait("llmops_monitor_started", HOOK_SECONDS, monitor=self)
 
     # ---- reading ----
@@ -175,16 +185,36 @@ class Monitor:
         return self._report(self._late)
 
     def _close(self, deadline: float) -> None:
-        pipeline = self._opened(max(0.0, deadline - time.monotonic()))
+        pipeline = self._open_for_the_last_time(deadline)
         if pipeline is not None:
             hook_seconds = min(HOOK_SECONDS, max(0.05, (deadline - time.monotonic()) / 4))
             self._notifier.tell_and_wait("llmops_monitor_stopping", hook_seconds, monitor=self)
-        self._closed = True
-        if pipeline is not None:
+            self._closed = True
             self._late = pipeline.close(max(0.0, deadline - time.monotonic()))
         else:
-            self._late = ("opening",) if len(self.recorder.queue) else ()
+            self._late = ()
+            if len(self.recorder.queue):
+                self._leave(deadline)
         _monitors.discard(self)
+
+    def _open_for_the_last_time(self, deadline: float) -> Pipeline | None:
+        """Return the pipeline, or close the door: from then on none is opened in this process."""
+        # Half of the time: one that is not open by then leaves through the journal.
+        self._opened((deadline - time.monotonic()) / 2)
+        with self._lock:
+            if self._pipeline is None:
+                self._closed = True
+            return self._pipeline
+
+    def _leave(self, deadline: float) -> None:
+        self._left = leave_in_journal(
+            self._journal_root,
+            self.recorder.queue,
+            settings=self.settings,
+            clock=self._clock,
+            failures=self._failures,
+            deadline=deadline,
+        )
 
     async def aflush(self, timeout: float = DEFAULT_TIMEOUT) -> FlushReport:
         """:meth:`flush`, without blocking the caller's event loop."""
@@ -216,7 +246,7 @@ class Monitor:
 
     # ---- inside ----
 
-    def _open(self, queue: IntakeQueue | None) -> Pipeline:
+    def _open(self, queue: IntakeQueue | None, *, later: bool = False) -> Pipeline:
         return Pipeline(
             storage=make_storage(self._host, self._target),
             storage_name=storage_name(self._target),
@@ -227,6 +257,7 @@ class Monitor:
             failures=self._failures,
             notifier=self._notifier,
             queue=queue,
+            open_later=later,
         )
 
     def _opened(self, timeout: float, *, needed: bool = False) -> Pipeline | None:
@@ -255,7 +286,7 @@ class Monitor:
     def _stats(self) -> dict[str, Any]:
         if self._pipeline is not None:
             return self._pipeline.stats()
-        return idle_stats(self.recorder.queue, self._failures)
+        return self._left or idle_stats(self.recorder.queue, self._failures)
 
     def _report(self, waiting: tuple[str, ...]) -> FlushReport:
         stats = self._stats()
@@ -275,8 +306,10 @@ class Monitor:
 
     def _after_fork_in_child(self) -> None:
         """Leave what is the parent's; take events into a queue of our own at once."""
+        self._pid = os.getpid()
         self._lock = threading.RLock()
         self._ended = threading.Event()
+        self._closing = self._closed  # a thread of the parent's may have been closing it
         self._failures.after_fork()
         if self._pipeline is not None:
             self._pipeline.abandon()
@@ -288,12 +321,23 @@ class Monitor:
         queue = new_queue(self.settings)
         queue.wake = self._reopening.start
         self.recorder.queue = queue
+        watch_for_multiprocessing(self, Monitor.close)
 
-    def _open_in_child(self) -> None:
-        self._notifier = Notifier(self._host, self._failures)
-        self._pipeline = self._open(self.recorder.queue)
-        self._pid = os.getpid()
-        _close_with_multiprocessing(self)
+    def _open_in_child(self) -> bool:
+        """Open a pipeline for what waits, unless the monitor was closed meanwhile."""
+        notifier = Notifier(self._host, self._failures)
+        try:
+            pipeline = self._open(self.recorder.queue, later=True)
+            with self._lock:
+                if self._closed:
+                    pipeline.discard()
+                else:
+                    pipeline.start()
+                    self._notifier, self._pipeline = notifier, pipeline
+        except BaseException:
+            notifier.close(0)
+            raise
+        return not self._closed
 
 
 def _closed_error() -> MonitorClosed:
@@ -338,16 +382,6 @@ def _listed(name: str, value: Any) -> list[Any]:
     return list(value)
 
 
-def _close_with_multiprocessing(monitor: Monitor) -> None:
-    # Children of multiprocessing leave by os._exit, without atexit: only its own Finalize runs.
-    import sys
-
-    if "multiprocessing.util" in sys.modules:
-        from multiprocessing import util
-
-        util.Finalize(monitor, Monitor.close, args=(monitor,), exitpriority=10)
-
-
 def _after_fork_in_child() -> None:
     global _default_lock
     _default_lock = threading.RLock()
@@ -357,10 +391,18 @@ def _after_fork_in_child() -> None:
 
 @atexit.register
 def _close_at_exit() -> None:
-    for monitor in list(_monitors):
-        # In a forked child that has recorded nothing this closes nothing.
-        with contextlib.suppress(Exception):
-            monitor.close()
+    # A fork from C code that tells Python nothing leaves us with the monitors of another process.
+    mine = [monitor for monitor in _monitors if monitor._pid == os.getpid()]
+    deadline = time.monotonic() + max((m.settings.shutdown_seconds for m in mine), default=0.0)
+    for left, monitor in zip(range(len(mine), 0, -1), mine, strict=True):
+        share = (deadline - time.monotonic()) / left
+        try:
+            # In a forked child that has recorded nothing this closes nothing.
+            monitor.close(max(0.0, min(share, monitor.settings.shutdown_seconds)))
+        except KeyboardInterrupt:
+            return  # a second Ctrl-C: leave now; the journal holds what is not stored
+        except Exception:  # noqa: S112 - the logging may be gone by now
+            continue
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -22,6 +22,7 @@ from llmops_core.delivery.exporting import ExportWorker
 from llmops_core.delivery.flushing import FlushMark
 from llmops_core.delivery.lane import Lane
 from llmops_core.delivery.notifying import Notifier
+from llmops_core.delivery.opening import OpenedLater
 from llmops_core.delivery.storing import STAGE, StoreWorker
 from llmops_core.delivery.thread import Delivery
 from llmops_core.errors import ConfigError, StorageError
@@ -35,8 +36,17 @@ from llmops_core.journal.state import encode_state, trouble_of
 from llmops_core.journal.writer import Journal, new_writer_id
 from llmops_core.keys import load_key
 from llmops_core.protocols import Collector, Exporter, Storage
+from llmops_core.worker import Watchdog, Worker
 
-__all__ = ["OPEN_SECONDS", "Pipeline", "idle_stats", "journal_root_of", "new_queue"]
+__all__ = [
+    "OPEN_SECONDS",
+    "Pipeline",
+    "idle_stats",
+    "journal_root_of",
+    "make_finisher",
+    "new_queue",
+    "open_journal",
+]
 
 #: How long a storage may take to open.
 OPEN_SECONDS: Final = 30.0
@@ -71,8 +81,9 @@ class Pipeline:
         failures: Failures,
         notifier: Notifier,
         queue: IntakeQueue | None = None,
+        open_later: bool = False,
     ) -> None:
-        self.storage = storage
+        self.storage = OpenedLater(storage) if open_later else storage
         self.settings = settings
         self.failures = failures
         self.writer_id = new_writer_id()
@@ -84,21 +95,36 @@ class Pipeline:
         with contextlib.ExitStack() as undo:
             self.lane = Lane("storage")
             undo.callback(self.lane.stop)
-            self._open_storage(storage_name)
+            if not open_later:
+                self._open_storage(storage_name)
             undo.callback(self._close_storage, 1.0)
-            self.journal = self._open_journal(storage_name)
+            self.journal_root = journal_root_of(storage, storage_name)
+            self.journal = open_journal(self.journal_root, self.writer_id, settings, failures)
             undo.callback(self._close_journal, remove=True)
             self.collecting = Collecting(collectors, failures)
             undo.callback(self.collecting.close)
             self.exporters = [ExportWorker(n, e, failures) for n, e in exporters.items()]
             self.store = self._make_store()
             self.delivery = self._make_delivery()
+            self.watchdog = Watchdog(self._workers, failures.report)
             self._make_intake(queue or new_queue(settings))
-            undo.pop_all()
+            self._undo = undo.pop_all()
+
+    def start(self) -> None:
+        """Start the threads. Where one cannot be started, close everything again, and raise."""
+        with self._undo:
+            self.delivery.start()
+            self._undo.callback(self.delivery.mark, FlushMark(set(), closing=True))
+            self.watchdog.start()
+            self._undo.callback(self.watchdog.stop)
+            self.intake.start()
+            self._undo.pop_all()
         if self.journal is not None:
             self.lane.submit(self._recover(self.journal.folder.parent))
-        self.delivery.start()
-        self.intake.start()
+
+    def discard(self) -> None:
+        """Close again what was opened and never started."""
+        self._undo.close()
 
     def _open_storage(self, name: str) -> None:
         opening = self.lane.run(self.storage.open)
@@ -144,7 +170,7 @@ class Pipeline:
 
     def _make_intake(self, queue: IntakeQueue) -> None:
         self.tracer = Tracer(self.settings, self._clock)
-        self.finisher = Finisher(self._key(), self._constants())
+        self.finisher = make_finisher(self.settings, self.failures)
         self.queue = queue
         self.intake = Intake(
             queue,
@@ -155,6 +181,7 @@ class Pipeline:
             journal=self.journal,
             writer_id=self.writer_id,
             failures=self.failures,
+            housekeeping=self.watchdog.worker.revive,
         )
         queue.wake = self.intake.wake
         self._said: dict[str, Any] = {}
@@ -173,8 +200,14 @@ class Pipeline:
         except Exception as error:  # the file is a help, not a duty
             self.failures.report("journal", "say_state", error)
 
+    def _workers(self) -> list[Worker]:
+        workers = [self.intake.worker, self.delivery.worker, self.lane.worker]
+        workers += self.collecting.workers + [e.worker for e in self.exporters]
+        return workers + self._notifier.workers
+
     def flush(self, timeout: float) -> tuple[str, ...]:
         """Send a mark through; return the stages that had not answered by the deadline."""
+        self.watchdog.look()
         mark = FlushMark(self._stages())
         self.queue.put_control(mark)
         return mark.wait(timeout)
@@ -183,6 +216,8 @@ class Pipeline:
         """Close intake first, sinks last; return the stages that had not answered by the deadline."""
         deadline = time.monotonic() + timeout
         mark = FlushMark(self._stages(), closing=True)
+        self.watchdog.look()
+        self.watchdog.stop()
         self.queue.closed = True
         self.queue.put_control(mark)
         waiting = mark.wait(timeout)
@@ -243,6 +278,7 @@ class Pipeline:
             "collectors": {"missed": dict(self.collecting.missed)},
             "hooks": {"missed": self._notifier.missed},
             "cut_off": self._cut_off(),
+            "workers": self.watchdog.stats(),
             "failures": self.failures.counts(),
         }
 
@@ -252,27 +288,6 @@ class Pipeline:
 
     def _stages(self) -> set[str]:
         return {INTAKE_STAGE, STAGE, *(e.name for e in self.exporters)}
-
-    def _key(self) -> bytes:
-        key, error = load_key(state_dir())
-        if error is not None:
-            self.failures.report("keys", "load", error)
-        return key
-
-    def _constants(self) -> dict[str, str | None]:
-        names = ("project", "service", "environment", "app_version")
-        return {name: getattr(self.settings, name) for name in names}
-
-    def _open_journal(self, storage_name: str) -> Journal | None:
-        root = journal_root_of(self.storage, storage_name)
-        if self.settings.durability == "memory" or root is None:
-            return None
-        try:
-            return Journal(root, self.writer_id, max_bytes=self.settings.journal_bytes)
-        except OSError as error:
-            # Nothing is writable: monitoring goes on in memory, with this one warning.
-            self.failures.report("journal", "open", error)
-            return None
 
     def _journal_stats(self) -> dict[str, Any]:
         if self.journal is None:
@@ -307,6 +322,29 @@ class Pipeline:
             self.failures.report("journal", "close", error)
 
 
+def open_journal(
+    root: Path | None, writer_id: str, settings: Settings, failures: Failures
+) -> Journal | None:
+    """Open the journal of a new writer; None where nothing is to be kept, or nothing can be."""
+    if settings.durability == "memory" or root is None:
+        return None
+    try:
+        return Journal(root, writer_id, max_bytes=settings.journal_bytes)
+    except OSError as error:
+        # Nothing is writable: monitoring goes on in memory, with this one warning.
+        failures.report("journal", "open", error)
+        return None
+
+
+def make_finisher(settings: Settings, failures: Failures) -> Finisher:
+    """Return what makes spans storable: it knows the key and the settings' constants."""
+    key, error = load_key(state_dir())
+    if error is not None:
+        failures.report("keys", "load", error)
+    names = ("project", "service", "environment", "app_version")
+    return Finisher(key, {name: getattr(settings, name) for name in names})
+
+
 def new_queue(settings: Settings) -> IntakeQueue:
     """Return an empty queue. Until an intake thread takes it over, nothing is woken."""
     waits = settings.block_seconds if settings.overload == "block" else 0.0
@@ -336,6 +374,7 @@ def idle_stats(queue: IntakeQueue, failures: Failures) -> dict[str, Any]:
         "collectors": {"missed": {}},
         "hooks": {"missed": 0},
         "cut_off": [],
+        "workers": {},
         "failures": failures.counts(),
     }
 

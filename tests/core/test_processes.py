@@ -108,8 +108,6 @@ def test_a_forked_child_writes_for_itself_and_doubles_nothing(tmp_path: Path) ->
         pid = os.fork()
         if pid == 0:
             for i in range(50): record(monitor, "child", run=[os.getpid() << 64])
-            # Python 3.12 starts no thread once it exits: a child that opened nothing yet is too late.
-            assert monitor.flush(30).complete
             sys.exit(0)
         _, status = os.waitpid(pid, 0)
         for i in range(50): record(monitor, "parent")
@@ -117,11 +115,139 @@ def test_a_forked_child_writes_for_itself_and_doubles_nothing(tmp_path: Path) ->
     """
     done = run(tmp_path, body)
     assert done.returncode == 0, done.stderr
+    with Monitor(f"parquet:{tmp_path / 'data'}") as monitor:
+        # Python 3.12 starts no thread once it exits: what ends so fast is left to the next start.
+        assert monitor.flush(30).complete
+    assert not list((tmp_path / "data" / ".journal").iterdir())
     spans = stored(tmp_path)
     names = [s.name for s in spans]
     assert (names.count("parent"), names.count("child")) == (100, 50)
     assert len({s.span_id for s in spans}) == 150
     assert len({s.writer_id for s in spans}) == 2
+
+
+NO_THREADS = """
+def refuse(self):
+    raise RuntimeError("can't create new thread at interpreter shutdown")  # as Python 3.12 does
+def without_threads():
+    import threading
+    threading.Thread.start = refuse
+"""
+
+
+def test_a_child_that_can_start_no_thread_leaves_its_spans_in_the_journal(tmp_path: Path) -> None:
+    body = NO_THREADS + textwrap.dedent("""
+        monitor = Monitor(URL)
+        if os.fork() == 0:
+            without_threads()
+            for i in range(700): record(monitor, "child", run=[os.getpid() << 64 | i << 20])
+            monitor.recorder.start(7, None, {"kind": "workflow", "name": "open"})
+            report = monitor.close()
+            assert not report.complete and report.journaled == 701, report
+            spans = monitor.stats()["spans"]
+            assert (spans["made"], spans["journaled"], spans["open"]) == (701, 701, 0)
+            assert monitor.close() == report
+            sys.exit(0)
+        sys.exit(os.wait()[1])
+    """)
+    done = run(tmp_path, body)
+    assert done.returncode == 0, done.stderr
+    assert "failed in" not in done.stderr, "that is no failure"
+    with Monitor(f"parquet:{tmp_path / 'data'}") as monitor:
+        assert monitor.flush(30).complete
+    spans = stored(tmp_path)
+    assert [s.name for s in spans].count("child") == 700
+    assert [(s.name, s.outcome) for s in spans if s.outcome != "ok"] == [("open", "incomplete")]
+    assert len({s.span_id for s in spans}) == 701
+
+
+def test_a_child_that_can_start_no_thread_and_has_no_time_says_what_it_dropped(
+    tmp_path: Path,
+) -> None:
+    body = NO_THREADS + textwrap.dedent("""
+        monitor = Monitor(URL)
+        if os.fork() == 0:
+            without_threads()
+            for i in range(20): record(monitor, "child")
+            assert monitor.close(0).dropped == {"exit": 40}
+            sys.exit(0)
+        sys.exit(os.wait()[1])
+    """)
+    done = run(tmp_path, body)
+    assert done.returncode == 0, done.stderr
+    assert stored(tmp_path) == []
+
+
+HANGS = """
+import asyncio, threading
+from llmops_core.storage.parquet import ParquetStorage
+class Hangs(ParquetStorage):
+    hang = False
+    async def open(self):
+        if self.hang:
+            threading.Event().wait(60)
+        await super().open()
+"""
+
+
+def test_a_child_whose_storage_does_not_open_journals_at_once_and_exits_in_time(
+    tmp_path: Path,
+) -> None:
+    body = HANGS + textwrap.dedent("""
+        storage = Hangs(URL.partition(":")[2])
+        monitor = Monitor(storage, shutdown_seconds=1)
+        storage.hang = True
+        began = time.monotonic()
+        if os.fork() == 0:
+            record(monitor, "child")
+            deadline = time.monotonic() + 30
+            while monitor.stats()["spans"]["journaled"] != 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            sys.exit(3)
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 3
+        assert time.monotonic() - began < 20, "not as long as it hangs"
+        storage.hang = False
+    """)
+    done = run(tmp_path, body)
+    assert done.returncode == 0, done.stderr
+    with Monitor(f"parquet:{tmp_path / 'data'}") as monitor:
+        assert monitor.flush(30).complete
+    assert [s.name for s in stored(tmp_path)] == ["child"]
+
+
+@pytest.mark.parametrize(
+    ("method", "where"),
+    [
+        ("fork", "parent"),
+        *[
+            (method, where)
+            for method in ("fork", "spawn", "forkserver")
+            for where in ("child", "both")
+        ],
+    ],
+)
+def test_a_child_of_multiprocessing_stores_what_it_recorded(
+    method: str, where: str, tmp_path: Path
+) -> None:
+    body = f"""
+        import multiprocessing
+        def work(url):
+            monitor = MONITOR if {where!r} == "parent" else Monitor(url)
+            for i in range(3): record(monitor, "child", run=[os.getpid() << 64])
+        if __name__ == "__main__":
+            MONITOR = Monitor(URL) if {where!r} != "child" else None
+            child = multiprocessing.get_context({method!r}).Process(target=work, args=(URL,))
+            child.start(); child.join()
+            sys.exit(child.exitcode)
+    """
+    done = run(tmp_path, body)
+    assert done.returncode == 0, done.stderr
+    with Monitor(f"parquet:{tmp_path / 'data'}") as monitor:
+        assert monitor.flush(30).complete
+    spans = stored(tmp_path)
+    assert [s.name for s in spans] == ["child"] * 3
+    assert len({s.span_id for s in spans}) == 3
 
 
 def test_another_process_sees_a_span_within_a_second(tmp_path: Path) -> None:

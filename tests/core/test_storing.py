@@ -116,7 +116,7 @@ class Bench:
         """Die without another word, and let the next start store what was left."""
         self.worker.stop()
         self.lane.stop()
-        self.lane._thread.join(10)
+        self.lane.worker.join(10)
         self.journal.release()
         self.store.act = lambda batch: None
         report = asyncio.run(recover(self.root, self.store.write, batch_spans=7))

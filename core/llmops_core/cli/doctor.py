@@ -169,6 +169,10 @@ def _trouble_lines(trouble: dict[str, Any]) -> Iterator[str]:
             yield _trouble(f"{what} dropped: {count} ({reason})")
     if trouble.get("content_shed"):
         yield _trouble(f"events without their content: {trouble['content_shed']} (overload)")
+    for name, worker in _items(trouble.get("workers")):
+        if isinstance(worker, dict):
+            stuck = "; it does not move" if worker.get("stuck") else ""
+            yield _trouble(f"thread {name} began anew {worker.get('restarts')} times{stuck}")
     for what, count in _items(trouble.get("failures")):
         yield f"              ? {visible(f'{what}: {count} times')}"
 

@@ -14,6 +14,7 @@ from llmops_core.failures import Failures
 from llmops_core.protocols import Collector
 from llmops_core.schema import COLUMNS
 from llmops_core.span import Span
+from llmops_core.worker import Worker
 
 __all__ = ["Collecting", "merge_values"]
 
@@ -76,6 +77,11 @@ class Collecting:
         """Cut off a collector that does not return. Called now and then on the delivery thread."""
         for name in self._lane.overdue() if self._lane is not None else ():
             self._cut_off(name)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The threads to look after."""
+        return [self._lane.worker] if self._lane is not None else []
 
     def close(self) -> None:
         """End the helper thread."""

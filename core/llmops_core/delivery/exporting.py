@@ -16,6 +16,7 @@ from llmops_core.delivery.isolation import CUT_OFF_AFTER, is_ours
 from llmops_core.delivery.lane import Lane
 from llmops_core.failures import Failures
 from llmops_core.protocols import Exporter
+from llmops_core.worker import Worker
 
 __all__ = ["ExportWorker"]
 
@@ -44,6 +45,11 @@ class ExportWorker:
         self._lane = Lane(f"exporter-{name}")
 
     @property
+    def worker(self) -> Worker:
+        """The thread to look after."""
+        return self._lane.worker
+
+    @property
     def queued(self) -> int:
         """Spans that wait for this exporter."""
         return self._queued
@@ -70,10 +76,7 @@ class ExportWorker:
                 item.done(self.name)
                 return
             self._items.append(item)
-            if self._running:
-                return
-            self._running = True
-        self._lane.submit(self._drain())
+        self._start()
 
     def watch(self) -> None:
         """Cut off an exporter that blocks its thread past the deadline. Called now and then."""
@@ -100,17 +103,33 @@ class ExportWorker:
         """End the exporter's thread."""
         self._lane.stop()
 
+    def _start(self) -> None:
+        with self._lock:
+            if self._running or not self._items:
+                return
+            self._running = True
+        self._lane.submit(self._drain())
+
     async def _drain(self) -> None:
-        while True:
+        try:
+            while (item := self._take()) is not None:
+                if isinstance(item, FlushMark):
+                    item.done(self.name)
+                else:
+                    await self._export(item)
+        except BaseException:
+            # The end of the loop comes here, and what somebody throws into its thread.
             with self._lock:
-                if not self._items or self.cut_off:
-                    self._running = False
-                    return
-                item = self._items.popleft()
-            if isinstance(item, FlushMark):
-                item.done(self.name)
-            else:
-                await self._export(item)
+                self._running = False
+            self._start()
+            raise
+
+    def _take(self) -> SpanBatch | FlushMark | None:
+        with self._lock:
+            if not self._items or self.cut_off:
+                self._running = False
+                return None
+            return self._items.popleft()
 
     async def _export(self, batch: SpanBatch) -> None:
         self._busy_since = time.monotonic()

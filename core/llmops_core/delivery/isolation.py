@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from llmops_core.delivery.lane import Lane
+from llmops_core.worker import Worker
 
 __all__ = ["CUT_OFF_AFTER", "DEADLINE_SECONDS", "LATE_SECONDS", "SharedLane", "is_ours"]
 
@@ -23,6 +24,7 @@ LATE_SECONDS: Final = 1.0
 
 def is_ours(part: object) -> bool:
     """Whether a part comes with the core: its code is known to return, and to change nothing."""
+    part = getattr(part, "opened_later", part)
     return type(part).__module__.partition(".")[0] == "llmops_core"
 
 
@@ -36,6 +38,11 @@ class SharedLane:
         self._name = name
         self._lane = Lane(name)
         self.late: dict[str, float] = {}
+
+    @property
+    def worker(self) -> Worker:
+        """The thread that is in use now."""
+        return self._lane.worker
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the lane."""

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from llmops_core.worker import Worker
+
 __all__ = ["Lane"]
 
 T = TypeVar("T")
@@ -34,13 +36,21 @@ class Lane:
         self._stopping = self._ending = False
         self._asked: float | None = None
         self._unstarted: dict[concurrent.futures.Future[Any], Coroutine[Any, Any, Any]] = {}
-        self._thread = threading.Thread(target=self._run, name=f"llmops-{name}", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
+        self.worker = Worker(name, self._run, lambda error: None)
+        self.worker.beat = None
         try:
-            self.loop.run_forever()
+            self.worker.start()
+        except RuntimeError:  # the interpreter is exiting
+            self.loop.close()
+            raise
+
+    def _run(self) -> bool:
+        """Run the loop until it is stopped. Called again, with its tasks as they were, if it fails."""
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        if not self._stopping:  # a plugin stopped the loop that it found running
+            return False
+        try:
             self._cancel_tasks()
         finally:
             self.loop.close()
@@ -48,6 +58,7 @@ class Lane:
                 work.close()
             for future in list(self._waiting):  # nobody may wait for what will never run
                 future.cancel()
+        return True
 
     def _cancel_tasks(self) -> None:
         self._ending = True
@@ -127,7 +138,8 @@ class Lane:
         """Cancel what runs and end the loop. Does not wait."""
         if not self._stopping:  # a second stop would cut short what the first one began
             self._stopping = True
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self.loop.stop)
 
 
 def _ordinary(error: BaseException) -> Exception:

@@ -13,6 +13,7 @@ from llmops_core.batch import SpanBatch
 from llmops_core.delivery.isolation import CUT_OFF_AFTER, LATE_SECONDS, SharedLane
 from llmops_core.failures import Failures
 from llmops_core.plugins import PluginHost
+from llmops_core.worker import Worker
 
 __all__ = ["Notifier"]
 
@@ -51,6 +52,11 @@ class Notifier:
         self._wanted = {n for n in _HOOKS if getattr(host.manager.hook, n).get_hookimpls()}
         self._lane = SharedLane("notify") if self._wanted else None
         failures.listen(self._plugin_failed)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The threads to look after."""
+        return [self._lane.worker] if self._lane is not None else []
 
     def tell(self, hook: str, **arguments: Any) -> None:
         """Queue a call of a hook. Never waits; what does not fit is counted in ``missed``."""
@@ -122,18 +128,28 @@ class Notifier:
         lane.submit(self._drain(number))
 
     async def _drain(self, number: int) -> None:
-        while True:
+        try:
+            while (call := self._take(number)) is not None:
+                if isinstance(call, Event):
+                    call.set()
+                else:
+                    self._call(*call, number)
+        except BaseException:
+            # The end of the loop comes here, and what somebody throws into its thread.
             with self._lock:
-                if number != self._round:
-                    return
-                if not self._calls:
+                if number == self._round:
                     self._running = False
-                    return
-                call = self._calls.popleft()
-            if isinstance(call, Event):
-                call.set()
-            else:
-                self._call(*call, number)
+            self._start()
+            raise
+
+    def _take(self, number: int) -> _Call | Event | None:
+        with self._lock:
+            if number != self._round:
+                return None
+            if not self._calls:
+                self._running = False
+                return None
+            return self._calls.popleft()
 
     def _call(
         self, hook: str, implementation: HookImpl, arguments: dict[str, Any], number: int

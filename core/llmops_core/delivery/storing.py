@@ -213,9 +213,11 @@ class StoreWorker:
                     wait = min(max(wait * 2, FIRST_RETRY_SECONDS), LAST_RETRY_SECONDS)
                     await _sleep(wait)
         except BaseException:
-            # Only the end of the loop itself comes here; the next call starts anew.
+            # The end of the loop comes here, and what somebody throws into its thread.
             with self._lock:
                 self._running = False
+            if not self._stopped:
+                self._start()
             raise
 
     def _take(self) -> _Range | FlushMark | None:

@@ -19,6 +19,7 @@ from llmops_core.delivery.flushing import FlushMark
 from llmops_core.delivery.storing import StoreWorker
 from llmops_core.failures import Failures
 from llmops_core.span import Span
+from llmops_core.worker import Worker
 
 __all__ = ["Delivery"]
 
@@ -65,11 +66,12 @@ class Delivery:
         self._rows: list[Span] = []
         self._rows_bytes = 0
         self._rows_since = 0.0
-        self._thread = threading.Thread(target=self._run, name="llmops-delivery", daemon=True)
+        self._taken_to = 0
+        self.worker = Worker("delivery", self._step, self._interrupted)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self.worker.start()
 
     def hand_over(self, spans: list[Span], size: int) -> None:
         """Take finished spans of *size* bytes. Called on the intake thread; never waits."""
@@ -81,26 +83,26 @@ class Delivery:
         self._inbox.append(mark)
         self._wake.set()
 
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+    def _step(self) -> bool:
+        self._wake.wait(self._next_due())
+        self._wake.clear()
+        closing = False
+        while self._inbox:
+            # Taken out when it is dealt with: whatever happens meanwhile, it is not lost.
+            item = self._inbox[0]
+            if isinstance(item, FlushMark):
+                closing = self._pass_on(item) or closing
+            else:
+                self._take(*item)
+            self._inbox.popleft()
+        self._guard("age", self._cut_by_age)
+        for watch in self._watch:
+            self._guard("watch", watch)
+        return closing
 
-    def _run(self) -> None:
-        while True:
-            self._wake.wait(self._next_due())
-            self._wake.clear()
-            closing = False
-            while self._inbox:
-                item = self._inbox.popleft()
-                if isinstance(item, FlushMark):
-                    closing = self._pass_on(item) or closing
-                else:
-                    self._take(*item)
-            self._guard("age", self._cut_by_age)
-            for watch in self._watch:
-                self._guard("watch", watch)
-            if closing:
-                return
+    def _interrupted(self, error: BaseException) -> None:
+        self._failures.report("delivery", "run", error)
+        self._wake.set()
 
     def _guard(self, where: str, step: object) -> None:
         try:
@@ -120,6 +122,10 @@ class Delivery:
     def _take(self, spans: list[Span], size: int) -> None:
         if not self._chunk:
             self._chunk_since = time.monotonic()
+        last = spans[-1].seq or 0
+        if last <= self._taken_to:
+            return  # interrupted right after it was taken: twice would be stored twice
+        self._taken_to = last
         self._chunk.extend(spans)
         self._chunk_bytes += size
         if len(self._chunk) >= self._chunk_spans:
@@ -143,16 +149,17 @@ class Delivery:
     def _cut_chunk(self) -> None:
         """Measure what came in, give it to the exporters, and add it to what will be stored."""
         while self._chunk:
-            rows, self._chunk = self._chunk[: self._chunk_spans], self._chunk[self._chunk_spans :]
-            share = self._chunk_bytes * len(rows) // (len(rows) + len(self._chunk))
-            self._chunk_bytes -= share
+            rows, rest = self._chunk[: self._chunk_spans], self._chunk[self._chunk_spans :]
+            share = self._chunk_bytes * len(rows) // len(self._chunk)
+            # The long step comes first: one that is interrupted in it begins it anew.
             batch = self._collecting.collect(self._batch(rows))
-            for exporter in self._exporters:
-                exporter.offer(batch)
+            self._chunk, self._chunk_bytes = rest, self._chunk_bytes - share
             if not self._rows:
                 self._rows_since = self._chunk_since
             self._rows.extend(batch.rows)
             self._rows_bytes += share
+            for exporter in self._exporters:
+                exporter.offer(batch)
             while len(self._rows) >= self._batch_spans:
                 self._hand_on(self._batch_spans)
 

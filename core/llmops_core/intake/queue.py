@@ -145,6 +145,13 @@ class IntakeQueue:
             self.received += count
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
+    def drop_rest(self, reason: str) -> None:
+        """Drop every event that waits, and count them. For an exit that is out of time."""
+        while events := self.take(1024):
+            left = sum(event[0] != CONTROL for event in events)
+            if left:
+                self.dropped[reason] = self.dropped.get(reason, 0) + left
+
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 

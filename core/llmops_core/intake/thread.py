@@ -5,23 +5,22 @@ It runs no plugin code and no network: a plugin that sleeps cannot make the jour
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from llmops_core.delivery.flushing import FlushMark
-from llmops_core.delivery.storing import StoreWorker
-from llmops_core.delivery.thread import Delivery
 from llmops_core.failures import Failures
+from llmops_core.intake.drafts import Draft
 from llmops_core.intake.finish import Finisher
 from llmops_core.intake.queue import CONTROL, HostEvent, IntakeQueue
 from llmops_core.intake.tracer import Tracer
 from llmops_core.intake.wakeup import WakeUp
 from llmops_core.journal.writer import Journal
 from llmops_core.span import Span
+from llmops_core.worker import Worker
 
 __all__ = ["INTAKE_STAGE", "Intake"]
 
@@ -39,6 +38,23 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 YIELD_EVENTS: Final = 64
 
 
+class Counts(Protocol):
+    """Takes note of spans that will come: the way to the storage."""
+
+    def count_in(self, spans: list[Span], *, journaled: bool) -> None:
+        """Count them, once journaled. Called on the intake thread; never waits."""
+
+
+class Takes(Protocol):
+    """Takes finished spans and flush marks: the delivery."""
+
+    def hand_over(self, spans: list[Span], size: int) -> None:
+        """Take spans of *size* bytes. Called on the intake thread; never waits."""
+
+    def mark(self, mark: FlushMark) -> None:
+        """Take a flush mark behind everything that was handed over."""
+
+
 class Intake:
     """Owns the tracer and the journal's appends. Everything here runs on one thread."""
 
@@ -47,12 +63,13 @@ class Intake:
         queue: IntakeQueue,
         tracer: Tracer,
         finisher: Finisher,
-        delivery: Delivery,
-        store: StoreWorker,
+        delivery: Takes,
+        store: Counts,
         *,
         journal: Journal | None,
         writer_id: str,
         failures: Failures,
+        housekeeping: Callable[[], object] = lambda: None,
     ) -> None:
         self.queue = queue
         self.tracer = tracer
@@ -62,6 +79,7 @@ class Intake:
         self._journal = journal
         self._writer_id = writer_id
         self._failures = failures
+        self._also = housekeeping
         self._wake = WakeUp()
         self._written_version = -1
         self._seq = 0
@@ -74,31 +92,40 @@ class Intake:
         self.dropped: dict[str, int] = {}
         #: Called now and then: the monitor says beside its journal how it does.
         self.say_state: Callable[[], None] = lambda: None
-        self._thread = threading.Thread(target=self._run, name="llmops-intake", daemon=True)
+        # What a step has in hand, so that one that is interrupted can be resumed.
+        self._events: list[HostEvent] = []
+        self._next = 0
+        self._drafts: list[Draft] = []
+        self._spans: list[Span] = []
+        self._counted = False
+        self.worker = Worker("intake", self._step, self._interrupted)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self.worker.start()
 
     def wake(self) -> None:
         """Wake the thread if it waits. Called on any thread; never waits."""
         self._wake.set()
 
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+    def run_out(self, deadline: float) -> None:
+        """Consume what waits and close every run, on the calling thread. Instead of the thread.
 
-    def _run(self) -> None:
-        while True:
-            try:
-                if self._step():
-                    return
-            except Exception as error:  # a defect of ours must not end the thread
-                self._failures.report("intake", "run", error)
+        For an exiting process that starts no thread any more. What is left at the deadline is
+        dropped and counted: an exit may not take longer.
+        """
+        self.queue.closed = True
+        while time.monotonic() < deadline and (events := self.queue.take(DRAIN_EVENTS)):
+            if self._consume(events):
+                return
+        self.queue.drop_rest("exit")
+        self._control(FlushMark(set(), closing=True))
 
     def _step(self) -> bool:
         queue = self.queue
-        events = queue.take(DRAIN_EVENTS)
+        if self._drafts or self._spans:
+            self._resume()
+        events = self._events[self._next :] or queue.take(DRAIN_EVENTS)
         if not events:
             self._wait()
         else:
@@ -117,24 +144,49 @@ class Intake:
             self._wake.wait(HOUSEKEEPING_SECONDS)
         queue.idle = False
 
+    def _interrupted(self, error: BaseException) -> None:
+        """Take note of what ended a step: a defect of ours, or an exception sent from outside."""
+        self._failures.report("intake", "run", error)
+
+    def _resume(self) -> None:
+        """Go on with the spans that an interrupted step had in hand: each comes through once."""
+        if self._drafts:
+            if self._drafts is not self.tracer.finished:
+                self.tracer.finished[:0] = self._drafts
+            self._drafts = []
+        spans, self._spans = self._spans, []
+        if not spans:
+            return
+        if not self._counted:
+            first, last = spans[0].seq or 0, spans[-1].seq or 0
+            journaled = self._journal.read_range(first, last) if self._journal else []
+            if not journaled:
+                self._journal_and_hand_over(spans)
+                return
+            self._store.count_in(spans, journaled=True)
+        self._delivery.hand_over(spans, len(_encode(spans)))  # a second time is noticed there
+
     def _consume(self, events: list[HostEvent]) -> bool:
         """Take events through the tracer into the journal; True if the monitor closes."""
         self.in_hand = len(events)
+        self._next, self._events = 0, events
         for number, event in enumerate(events):
+            self._next = number + 1  # one that is interrupted is not fed twice
             if event[0] == CONTROL:
                 self.in_hand = 0
                 if self._control(event[5]["control"]):
                     return True
                 self.in_hand = len(events) - number - 1
                 continue
+            self.consumed += 1
+            self.in_hand -= 1
             try:
                 self.tracer.feed(event)
             except Exception as error:  # a defect of ours costs one event
                 self._failures.report("tracer", "feed", error)
-            self.consumed += 1
-            self.in_hand -= 1
             if number % YIELD_EVENTS == YIELD_EVENTS - 1:
                 time.sleep(0)
+        self._events = []
         self._write_out()
         return False
 
@@ -152,9 +204,10 @@ class Intake:
 
     def _write_out(self) -> None:
         """Finish what the tracer gave, journal it as one record, and hand it over."""
-        drafts, self.tracer.finished = self.tracer.finished, []
+        self._drafts = drafts = self.tracer.finished
         if not drafts:
             return
+        self.tracer.finished = []
         spans: list[Span] = []
         for draft in drafts:
             try:
@@ -165,8 +218,10 @@ class Intake:
                 self._drop("invalid", 1)
             if len(spans) % YIELD_EVENTS == 0:
                 time.sleep(0)
+        self._counted, self._spans, self._drafts = False, spans, []
         if spans:
             self._journal_and_hand_over(spans)
+        self._spans = []
 
     def _journal_and_hand_over(self, spans: list[Span]) -> None:
         try:
@@ -182,6 +237,7 @@ class Intake:
             self.unjournaled += len(spans)
             size = len(_encode(spans))
         self._store.count_in(spans, journaled=journaled)
+        self._counted = True
         self._delivery.hand_over(spans, size)
 
     def _append(self, spans: list[Span]) -> int:
@@ -212,6 +268,7 @@ class Intake:
         now = time.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + HOUSEKEEPING_SECONDS
+            self._also()
             try:
                 self.tracer.sweep()
                 self._write_out()

@@ -32,6 +32,9 @@ def trouble_of(stats: dict[str, Any]) -> dict[str, Any]:
         trouble["dropped"] = dropped
     if stats["events"]["content_shed"]:
         trouble["content_shed"] = stats["events"]["content_shed"]
+    workers = {n: w for n, w in stats["workers"].items() if w["restarts"] or w["stuck"]}
+    if workers:
+        trouble["workers"] = workers
     if stats["failures"]:
         trouble["failures"] = dict(list(stats["failures"].items())[:_MAX_FAILURES])
     return trouble

@@ -25,6 +25,7 @@ from typing import Final
 
 from llmops_core.journal.format import (
     Damage,
+    Range,
     encode_range,
     encode_spans,
     encode_stored,
@@ -111,8 +112,7 @@ class Journal:
         """Write one record of spans; return its size in bytes."""
         data = encode_spans(spans)
         with self._lock:
-            self._write(data)
-            self._segments[-1].take(spans[0].seq or 0, spans[-1].seq or 0, len(data))
+            self._write(data, (spans[0].seq or 0, spans[-1].seq or 0))
         return len(data)
 
     def seal(self, first_seq: int, last_seq: int) -> None:
@@ -204,21 +204,26 @@ class Journal:
         if self._lock_fd < 0:
             raise OSError(errno.EBADF, "the journal is closed")  # it may be a recoverer's by now
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, seqs: Range | None = None) -> None:
         self._check_ours()
         if self._fd < 0 or self._segments[-1].bytes >= SEGMENT_BYTES:
             self._rotate()
         segment = self._segments[-1]
+        size = segment.bytes
         try:
             _write_all(self._fd, data)
-        except OSError:
-            # Half a record would only cost a resynchronisation, but a full disk leaves many.
+            segment.bytes += len(data)
+            if seqs is not None:
+                segment.take(*seqs, len(data))
+        except BaseException:
+            # Half a record would only cost a resynchronisation, but a full disk leaves many; and
+            # whoever is interrupted here writes the record again.
+            segment.bytes = size
             try:
-                os.ftruncate(self._fd, segment.bytes)
+                os.ftruncate(self._fd, size)
             except OSError:  # its size is not what we think: nothing more is written to it
                 self._leave_segment()
             raise
-        segment.bytes += len(data)
 
     def _leave_segment(self) -> None:
         descriptor, self._fd = self._fd, -1

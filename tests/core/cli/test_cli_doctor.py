@@ -98,6 +98,10 @@ def test_doctor_tells_what_a_monitor_wrote_of_itself(url: str, llmops: Call) -> 
         "events": {"dropped": {"overload": 7}, "content_shed": 3},
         "spans": {"dropped": {}},
         "exporters": {"lines": {"dropped": 2}},
+        "workers": {
+            "intake": {"alive": True, "restarts": 2, "stuck": True},
+            "delivery": {"alive": True, "restarts": 0, "stuck": False},
+        },
         "failures": {"lines.export: OSError": 5},
     }
     try:
@@ -111,6 +115,7 @@ def test_doctor_tells_what_a_monitor_wrote_of_itself(url: str, llmops: Call) -> 
             "✗ events dropped: 7 (overload)",
             "✗ lines dropped: 2 (exporter)",
             "✗ events without their content: 3 (overload)",
+            "✗ thread intake began anew 2 times; it does not move",
             "? lines.export: OSError: 5 times",
         ):
             assert line in out
