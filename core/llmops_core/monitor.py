@@ -7,7 +7,7 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -47,6 +47,8 @@ DEFAULT_TIMEOUT: Final = 10.0
 QUERY_SECONDS: Final = 120.0
 #: How long the plugins' start and stop hooks may keep the caller.
 HOOK_SECONDS: Final = 1.0
+#: The part of a flush's time that a framework may take to hand over what it still holds.
+DELIVER_SHARE: Final = 0.25
 
 #: Open monitors. Held strongly: one that is dropped without a close is still closed at exit.
 _monitors: set[Monitor] = set()
@@ -92,6 +94,7 @@ class Monitor:
         self._ended = threading.Event()
         self._late: tuple[str, ...] = ()
         self._reopening: Reopening | None = None
+        self._deliver: list[Callable[[float], object]] = []
         self._pid = os.getpid()
         freezer = Freezer(self.settings.content_limit)
         try:
@@ -160,7 +163,8 @@ class Monitor:
         if self._closed:
             return self._report(self._late)
         deadline = time.monotonic() + timeout
-        pipeline = self._opened(timeout)
+        self._let_deliver(deadline)
+        pipeline = self._opened(max(0.0, deadline - time.monotonic()))
         if pipeline is None:
             return self._report(("opening",) if len(self.recorder.queue) else ())
         return self._report(pipeline.flush(max(0.0, deadline - time.monotonic())))
@@ -178,6 +182,7 @@ class Monitor:
             first, self._closing = not self._closing, True
         if first:
             self._late = ("closing",)
+            self._let_deliver(deadline)
             self._close(deadline)
             self._ended.set()
         elif not self._ended.wait(seconds):
@@ -223,6 +228,23 @@ class Monitor:
     async def aclose(self, timeout: float | None = None) -> FlushReport:
         """:meth:`close`, without blocking the caller's event loop."""
         return await asyncio.to_thread(self.close, timeout)
+
+    def before_flush(self, deliver: Callable[[float], object]) -> None:
+        """Let *deliver* hand over what a framework still holds, before each flush and the close.
+
+        For integrations whose framework calls its listeners later, from threads of its own. It is
+        called on the thread that flushes with the seconds that it may take at most.
+        """
+        with self._lock:
+            if deliver not in self._deliver:
+                self._deliver.append(deliver)
+
+    def _let_deliver(self, deadline: float) -> None:
+        for deliver in tuple(self._deliver):
+            try:
+                deliver(max(0.0, deadline - time.monotonic()) * DELIVER_SHARE)
+            except Exception as error:
+                self._failures.report("monitor", "before_flush", error)
 
     def __enter__(self) -> Self:
         return self

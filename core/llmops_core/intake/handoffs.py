@@ -137,7 +137,7 @@ class Handoffs:
             if request in run.trace.handoffs:
                 run.trace.handoffs.remove(request)
             self._store(request, run.start_ns, confirmed=True)
-        if run.kind == "agent":
+        if run.kind == "agent" and not run.fields.get("_handed"):
             self._inside_a_tool(run)
         if run.kind in ("task", "agent") and is_agent(run) and run.parent is not None:
             if not run.confirmed:

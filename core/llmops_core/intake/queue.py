@@ -36,8 +36,9 @@ HANDOFF: Final = 5  # a run asks for a handoff
 PROMOTE: Final = 6  # a run turns out to be an agent
 CONTROL: Final = 4  # a flush or a close on its way through; fields hold it, nothing counts it
 
-#: ``(what, run id, parent run id, monotonic ns, wall ns, fields, weight in bytes, promotable)``
-HostEvent = tuple[int, int, int | None, int, int, dict[str, Any], int, bool]
+#: ``(what, run id, parent run id, monotonic ns, wall ns, fields, weight in bytes, promotable)``;
+#: last comes the teller instead, if the event is to be told in order of time (``ordering``).
+HostEvent = tuple[int, int, int | None, int, int, dict[str, Any], int, Any]
 
 #: What an event weighs beside its content: the tuple, the dict and short texts.
 EVENT_BYTES: Final = 600

@@ -14,6 +14,7 @@ from llmops_core.clock import Clock
 from llmops_core.context import add_root_fields
 from llmops_core.failures import Failures
 from llmops_core.freeze.freezer import Freezer, Frozen
+from llmops_core.intake.ordering import OrderedRecorder, Teller
 from llmops_core.intake.queue import (
     END,
     EVENT_BYTES,
@@ -41,8 +42,8 @@ class Recorder:
     ) -> None:
         self.queue = queue
         self.freeze: Callable[[object], Frozen] = freezer.freeze
-        self._monotonic = clock.monotonic_ns
-        self._wall = clock.wall_ns
+        self._monotonic = self.monotonic = clock.monotonic_ns
+        self._wall = self.wall = clock.wall_ns
         self._failures = failures
         # next() on a counter is atomic, and cheaper than a lock.
         self._skips = count(1)
@@ -111,6 +112,10 @@ class Recorder:
     def promote(self, run_id: int) -> None:
         """Record that a run that is open turns out to be an agent's."""
         self.queue.put((PROMOTE, run_id, None, self._monotonic(), 0, {}, EVENT_BYTES, False))
+
+    def in_order(self, teller: Teller) -> OrderedRecorder:
+        """Return a recorder for a framework whose events come out of order, and say their time."""
+        return OrderedRecorder(self, teller)
 
     def skip(self) -> None:
         """Count a run that the span mapping does not store."""

@@ -15,6 +15,7 @@ from llmops_core.delivery.flushing import FlushMark
 from llmops_core.failures import Failures
 from llmops_core.intake.drafts import Draft
 from llmops_core.intake.finish import Finisher
+from llmops_core.intake.ordering import Ordering
 from llmops_core.intake.queue import CONTROL, HostEvent, IntakeQueue
 from llmops_core.intake.tracer import Tracer
 from llmops_core.intake.wakeup import WakeUp
@@ -30,6 +31,8 @@ INTAKE_STAGE: Final = "intake"
 DRAIN_EVENTS: Final = 512
 LINGER_SECONDS: Final = 0.01
 HOUSEKEEPING_SECONDS: Final = 1.0
+#: How often the thread looks while events wait for earlier ones.
+HELD_SECONDS: Final = 0.1
 OPEN_FILE_SECONDS: Final = 2.0
 #: The file of open spans may take one twentieth of the thread's time.
 OPEN_FILE_SHARE: Final = 20
@@ -73,6 +76,7 @@ class Intake:
     ) -> None:
         self.queue = queue
         self.tracer = tracer
+        self._ordering = Ordering(tracer.feed)
         self.finisher = finisher
         self._delivery = delivery
         self._store = store
@@ -141,7 +145,8 @@ class Intake:
         queue = self.queue
         queue.idle = True
         if not len(queue):
-            self._wake.wait(HOUSEKEEPING_SECONDS)
+            held = len(self._ordering)
+            self._wake.wait(HELD_SECONDS if held else HOUSEKEEPING_SECONDS)
         queue.idle = False
 
     def _interrupted(self, error: BaseException) -> None:
@@ -181,7 +186,10 @@ class Intake:
             self.consumed += 1
             self.in_hand -= 1
             try:
-                self.tracer.feed(event)
+                if type(event[7]) is bool:
+                    self.tracer.feed(event)
+                else:
+                    self._ordering.hold(event)
             except Exception as error:  # a defect of ours costs one event
                 self._failures.report("tracer", "feed", error)
             if number % YIELD_EVENTS == YIELD_EVENTS - 1:
@@ -191,6 +199,7 @@ class Intake:
         return False
 
     def _control(self, mark: FlushMark) -> bool:
+        self._release(None)
         if mark.closing:
             self.tracer.close_all()
         else:
@@ -261,11 +270,20 @@ class Intake:
             return False
         return True
 
+    def _release(self, now_ns: int | None) -> None:
+        """Tell what has waited for earlier events, all of it without *now_ns*."""
+        self._ordering.release(
+            now_ns, lambda error: self._failures.report("handler", "teller", error)
+        )
+
     def _drop(self, reason: str, count: int) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def _housekeeping(self) -> None:
         now = time.monotonic()
+        if len(self._ordering):
+            self._release(self.tracer.clock.monotonic_ns())
+            self._write_out()
         if now >= self._next_sweep:
             self._next_sweep = now + HOUSEKEEPING_SECONDS
             self._also()

@@ -1,0 +1,10 @@
+"""Monitors CrewAI: ``with monitor_crew(crew): crew.kickoff()``, or ``CrewListener().attach()``."""
+
+from __future__ import annotations
+
+from llmops_integrations.crewai import reading
+from llmops_integrations.crewai.monitor_crew import CrewListener, monitor_crew
+
+__all__ = ["CrewListener", "monitor_crew"]
+
+reading.register()

@@ -1,0 +1,243 @@
+"""The listener on CrewAI's public event bus: one for the process, which serves every monitor.
+
+The bus calls it in a pool of ten threads, out of order, with the emitter's context variables; for
+the pieces of a stream on the emitter's own thread. It reads fields, freezes content and puts one
+tuple on a queue. Nothing is patched, and no event or object of CrewAI's is changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import pkgutil
+import threading
+import weakref
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, Final
+
+import crewai.events.types as event_types
+from crewai.events import event_bus
+from crewai.events.base_events import BaseEvent
+from crewai.events.event_bus import crewai_event_bus
+
+from llmops_core import Monitor
+from llmops_integrations.crewai import reading, translate_more
+from llmops_integrations.crewai.translate import END, MARK, READERS, START, Reader
+from llmops_integrations.crewai.trees import CrewTrees
+
+__all__ = ["BLOCK", "Block", "Book", "Bus", "bus", "event_classes"]
+
+#: Streams whose first piece was seen; past it the oldest are forgotten.
+MAX_STREAMS: Final = 10_000
+#: Runs whose parents are not monitored; past it the oldest are forgotten.
+_NS_PER_S: Final = 1_000_000_000
+
+
+class Block:
+    """A ``with`` block around some runs: what they are told to belong to."""
+
+    __slots__ = ("identity",)
+
+    def __init__(self, identity: dict[str, Any]) -> None:
+        self.identity = identity
+
+
+#: The block that the emitter of an event runs in; CrewAI carries it into its threads.
+BLOCK: Final[ContextVar[Block | None]] = ContextVar("llmops_crewai_block", default=None)
+
+#: Tells whether an event is dispatched again when a checkpoint is restored; missing before 1.14.
+_is_replaying: Final = getattr(event_bus, "is_replaying", bool)
+
+
+class Book:
+    """What is recorded into one monitor: which crews, or all, and the trees of their runs."""
+
+    def __init__(self, monitor: Monitor, *, flows_tell_failures: bool) -> None:
+        recorder = monitor.recorder
+        trees = CrewTrees(
+            recorder.freeze,
+            lambda where, error: recorder.report(f"crewai {where}", error),
+            recorder.skip,
+            flows_tell_failures=flows_tell_failures,
+        )
+        self.recorder = recorder.in_order(trees)
+        #: How many listeners record everything.
+        self.everything = 0
+        #: What is recorded by name, with what its runs are told to belong to.
+        self.subjects: tuple[tuple[Any, dict[str, Any]], ...] = ()
+        self.identities: tuple[dict[str, Any], ...] = ()
+        self._streams: dict[int, None] = {}
+
+    def take(self, source: Any, event: Any, reader: Reader) -> None:
+        """Record one event. On a thread of the bus's pool, or the emitter's; microseconds."""
+        what = reader.what
+        if what is MARK:
+            self._take_piece(event)
+            return
+        recorder = self.recorder
+        fields = reader.read(event, source, recorder.freeze)
+        fields["_type"] = event.type
+        if self.everything:
+            fields["_all"] = True
+        parent = reading.run_id_of(event.parent_event_id)
+        at = _nanoseconds(event.timestamp)
+        if what is END:
+            started = reading.run_id_of(event.started_event_id)
+            recorder.end(started or 0, parent, fields, at)
+            return
+        run_id = reading.run_id_of(event.event_id) or 0
+        if what is START:
+            self._identify(source, parent, fields)
+            recorder.start(run_id, parent, fields, at)
+        else:
+            recorder.point(run_id, parent, fields, at)
+
+    def _take_piece(self, event: Any) -> None:
+        """Note the first piece of a stream: when it came is all that is told."""
+        call = reading.run_id_of(event.parent_event_id)
+        if call is None or call in self._streams or not (event.chunk or event.tool_call):
+            return
+        self._streams[call] = None
+        if len(self._streams) > MAX_STREAMS:
+            with contextlib.suppress(RuntimeError, StopIteration):  # another thread was first
+                self._streams.pop(next(iter(self._streams)), None)
+        fields = {"_type": "llm_stream_chunk"}
+        self.recorder.point(call, None, fields, _nanoseconds(event.timestamp))
+
+    def _identify(self, source: Any, parent: int | None, fields: dict[str, Any]) -> None:
+        """Tell whether a run is one that is recorded by name, and what it belongs to."""
+        block = BLOCK.get()
+        identity: dict[str, Any] | None = None
+        if self.subjects:
+            identity = self._subject(source)
+            if identity is not None:
+                fields["_subject"] = True
+        if block is not None:
+            fields["_block"] = block
+            if identity is not None or parent is None:
+                identity = {**(identity or {}), **block.identity}
+        if parent is None and identity is None and self.identities:
+            identity = self.identities[-1]
+        if identity:
+            for name, value in identity.items():
+                fields.setdefault(name, value)
+
+    def _subject(self, source: Any) -> dict[str, Any] | None:
+        for subject, identity in self.subjects:
+            if source is subject:
+                return identity
+            # kickoff_for_each runs copies, which share nothing with the crew but what they do.
+            key = _key(source) if type(source) is type(subject) else None
+            if key is not None and key == _key(subject):
+                return identity
+        return None
+
+
+def _key(source: Any) -> Any:
+    if type(source).__name__ != "Crew" or not type(source).__module__.startswith("crewai."):
+        return None
+    return source.key
+
+
+def _nanoseconds(timestamp: Any) -> int:
+    """Return nanoseconds since 1970, exactly: a float of seconds loses some hundred of them."""
+    nanoseconds: int = int(timestamp.timestamp()) * _NS_PER_S + timestamp.microsecond * 1_000
+    return nanoseconds
+
+
+def event_classes() -> Iterator[type[BaseEvent]]:
+    """Yield the classes of the events that are read, of this release of CrewAI.
+
+    The bus knows exact classes only. Modules of events that need an extra are left out.
+    """
+    for module in pkgutil.iter_modules(event_types.__path__):
+        try:
+            importlib.import_module(f"{event_types.__name__}.{module.name}")
+        except ImportError:
+            continue
+    pending: list[type[BaseEvent]] = [BaseEvent]
+    while pending:
+        for found in pending.pop().__subclasses__():
+            pending.append(found)
+            field = found.model_fields.get("type")
+            if field is not None and field.default in READERS:
+                yield found
+
+
+class Bus:
+    """The one listener of this process: which books there are, and the handlers on the bus."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._classes: tuple[type[BaseEvent], ...] = ()
+        self._readers: dict[type, Reader] = {}
+        self._books: weakref.WeakKeyDictionary[Monitor, Book] = weakref.WeakKeyDictionary()
+        self._listeners = 0
+        #: Books as a tuple, replaced as a whole: the handlers read it without a lock.
+        self._active: tuple[Book, ...] = ()
+
+    def book(self, monitor: Monitor) -> Book:
+        """Return what is recorded into a monitor, from now on."""
+        with self._lock:
+            book = self._books.get(monitor)
+            if book is None:
+                self._find_classes()
+                tells = any(cls.__name__ == "FlowFailedEvent" for cls in self._classes)
+                book = self._books[monitor] = Book(monitor, flows_tell_failures=tells)
+                monitor.before_flush(self.deliver)
+                self._active = tuple(self._books.values())
+            return book
+
+    def _find_classes(self) -> None:
+        if self._classes:
+            return
+        self._classes = tuple(dict.fromkeys(event_classes()))
+        self._readers = {c: READERS[c.model_fields["type"].default] for c in self._classes}
+
+    def listen(self) -> None:
+        """Put the handlers on the bus. Putting them there again changes nothing, and puts them back
+        where ``scoped_handlers()`` took them off.
+        """
+        with self._lock:
+            self._listeners += 1
+            for cls in self._classes:
+                crewai_event_bus.register_handler(cls, self.llmops_handle)
+
+    def stop(self) -> None:
+        """Take the handlers off the bus when nobody listens any more.
+
+        What was emitted before is still handled: the bus has it in its pool.
+        """
+        with self._lock:
+            self._listeners = max(0, self._listeners - 1)
+            if self._listeners:
+                return
+            for cls in self._classes:
+                crewai_event_bus.off(cls, self.llmops_handle)
+
+    @property
+    def listening(self) -> bool:
+        """Whether the handlers are on the bus, as far as we know."""
+        return self._listeners > 0
+
+    def deliver(self, seconds: float) -> None:
+        """Wait until the bus has called its handlers, for so long at most."""
+        if threading.current_thread().name.startswith("CrewAI"):
+            return  # a handler of the bus that flushes would wait for itself
+        crewai_event_bus.flush(seconds)
+
+    def llmops_handle(self, source: Any, event: Any) -> None:
+        """Record an event into every monitor. Never blocks, never raises."""
+        reader = self._readers.get(type(event))
+        if reader is None or _is_replaying():
+            return
+        for book in self._active:
+            try:
+                book.take(source, event, reader)
+            except (Exception, SystemExit) as error:
+                book.recorder.report(f"crewai {event.type}", error)
+
+
+bus: Final = Bus()
+_MORE: Final = translate_more  # its readers are registered on import
