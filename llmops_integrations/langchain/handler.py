@@ -21,9 +21,10 @@ from llmops_integrations.langchain.mapping import (
     inherited_facts,
 )
 from llmops_integrations.langchain.metadata import framework_of, identity_fields
-from llmops_integrations.langchain.outlines import outline_of
+from llmops_integrations.langchain.outlines import Outlines
 from llmops_integrations.langchain.reading import count, name_of, text
 from llmops_integrations.langchain.runs import Run, runs_of
+from llmops_integrations.langchain.translate import is_placeholder
 
 __all__ = ["LLMOpsCallbackHandler", "guarded"]
 
@@ -79,6 +80,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         self.monitor = default_monitor() if monitor is None else monitor
         self._recorder: Recorder = self.monitor.recorder
         self._runs = runs_of(self.monitor)
+        self._outlines = Outlines()
 
     def __copy__(self) -> LLMOpsCallbackHandler:
         return self
@@ -110,22 +112,23 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
             named = bool(runs.agents) and runs.is_named_agent(name, given)
             about = metadata or _NOTHING
             values = tuple(about.values())
-            outline = outline_of(
+            outline = self._outlines.find(
                 name, tags or (), about, values, kwargs, given is not None, above, named
             )
-            rule = outline.rule
-            run = Run(rule.kind, outline.name, parent, given, outline.facts)
+            kind = outline.kind
+            run = Run(kind, outline.name, parent, given, outline.facts)
             runs.open(key, run, self)
-            if rule.kind is None:
+            if kind is None:
                 self._recorder.skip()
                 if name == _PREBUILT_STEP:
                     self._note_prebuilt_agent(given)
                 return
             fields = outline.fill(values)
-            run.thread = fields.get("thread_id")
-            if not translate.is_placeholder(inputs):
+            if outline.reading.has_session:
+                run.thread = fields.get("thread_id")
+            if type(inputs) is not dict or len(inputs) != 1 or not is_placeholder(inputs):
                 fields["input"] = self._recorder.freeze(inputs)
-            self._recorder.start(key, parent, fields, rule.promotable)
+            self._recorder.start(key, parent, fields, outline.promotable)
         except (Exception, SystemExit) as error:
             self._recorder.report("on_chain_start", error)
 
@@ -151,7 +154,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
             fields = {"outcome": outcome, "output": self._recorder.freeze(outputs)}
             # A streamed chain starts with a placeholder and tells its input when it ends.
             inputs = kwargs.get("inputs")
-            if inputs is not None and not translate.is_placeholder(inputs):
+            if inputs is not None and not is_placeholder(inputs):
                 fields["input"] = self._recorder.freeze(inputs)
             self._end(run_id, run, fields, "chain", kwargs)
         except (Exception, SystemExit) as error:
@@ -206,24 +209,30 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         fields = translate_model.model_start_fields(serialized, about, kwargs)
         self._start(run_id, parent_run_id, fields, _lone(prompts), tags, about)
 
-    @guarded
+    # Called for each token: they guard themselves, as the two above.
+
     def on_llm_new_token(
         self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
     ) -> None:
-        run = self._runs.get(run_id.int)
-        if run is None or run.streamed or not translate_model.has_text(token, chunk):
-            return
-        run.streamed = True
-        self._recorder.mark(run_id.int)
-
-    @guarded
-    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        run = self._runs.get(run_id.int)
-        if run is None or run.streamed or type(event) is not dict:
-            return
-        if event.get("event") == "content-block-delta":
+        try:
+            run = self._runs.get(run_id.int)
+            if run is None or run.streamed or not translate_model.has_text(token, chunk):
+                return
             run.streamed = True
             self._recorder.mark(run_id.int)
+        except (Exception, SystemExit) as error:
+            self._recorder.report("on_llm_new_token", error)
+
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        try:
+            run = self._runs.get(run_id.int)
+            if run is None or run.streamed or type(event) is not dict:
+                return
+            if event.get("event") == "content-block-delta":
+                run.streamed = True
+                self._recorder.mark(run_id.int)
+        except (Exception, SystemExit) as error:
+            self._recorder.report("on_stream_event", error)
 
     @guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from llmops_integrations.langchain.reading import MAX_TEXT, plain
 
 __all__ = [
     "MAX_ATTRIBUTES",
     "Reading",
-    "add_identity",
+    "add_session",
     "attributes_of",
     "framework_of",
     "identity_fields",
@@ -58,7 +60,7 @@ _DECISIVE: Final = frozenset(
 _NODE_ATTRIBUTES: Final = frozenset({"langgraph.triggers", "langgraph.path"})
 
 
-class Reading(NamedTuple):
+class Reading(msgspec.Struct, frozen=True):
     """Where the values lie that are read from metadata with one set of keys; -1 for nowhere."""
 
     text: str | None  # the keys, joined; None for keys that are not remembered
@@ -68,7 +70,7 @@ class Reading(NamedTuple):
     user: int
     step: int
     namespace: int
-    has_identity: bool  # whether a session, a thread or a user is told
+    has_session: bool  # whether a session, a thread or a user is told
     decisive: tuple[int, ...]  # what decides which span a chain run becomes
     attributes: tuple[tuple[int, str], ...]
 
@@ -108,7 +110,7 @@ def _make_reading(text: str | None, keys: Sequence[str]) -> Reading:
         user=at.get("user_id", -1),
         step=at.get("langgraph_step", -1),
         namespace=at.get("langgraph_checkpoint_ns", -1),
-        has_identity=not _COLUMNS.isdisjoint(at),
+        has_session=not _COLUMNS.isdisjoint(at),
         decisive=tuple(place for place, key in enumerate(keys) if key in _DECISIVE),
         attributes=tuple((place, name) for place, name in names if name is not None),
     )
@@ -146,28 +148,28 @@ def identity_fields(
         return fields
     reading = reading_of(metadata)
     values = tuple(metadata.values())
-    add_identity(fields, reading, values)
-    attributes = attributes_of(reading.attributes, values, of_node)
+    if reading.has_session:
+        add_session(fields, reading, values)
+    if reading.step >= 0 and type(values[reading.step]) is int:
+        fields["step"] = values[reading.step]
+    attributes = attributes_of(reading.attributes, values, of_node=of_node)
     if attributes:
         fields["attributes"] = attributes
     return fields
 
 
-def add_identity(fields: dict[str, Any], reading: Reading, values: tuple[Any, ...]) -> None:
-    """Add session, thread, user and step of a run to its fields."""
-    if reading.has_identity:
-        thread = plain(values[reading.thread]) if reading.thread >= 0 else None
-        session = plain(values[reading.session]) if reading.session >= 0 else None
-        user = plain(values[reading.user]) if reading.user >= 0 else None
-        session = session or thread
-        if session:
-            fields["session_id"] = session
-        if thread:
-            fields["thread_id"] = thread
-        if user:
-            fields["user_id"] = user
-    if reading.step >= 0 and type(values[reading.step]) is int:
-        fields["step"] = values[reading.step]
+def add_session(fields: dict[str, Any], reading: Reading, values: tuple[Any, ...]) -> None:
+    """Add session, thread and user of a run to its fields."""
+    thread = plain(values[reading.thread]) if reading.thread >= 0 else None
+    session = plain(values[reading.session]) if reading.session >= 0 else None
+    user = plain(values[reading.user]) if reading.user >= 0 else None
+    session = session or thread
+    if session:
+        fields["session_id"] = session
+    if thread:
+        fields["thread_id"] = thread
+    if user:
+        fields["user_id"] = user
 
 
 def tag_fields(tags: Sequence[str]) -> dict[str, Any]:
@@ -191,7 +193,7 @@ def tag_fields(tags: Sequence[str]) -> dict[str, Any]:
 
 
 def attributes_of(
-    wanted: Sequence[tuple[int, str]], values: tuple[Any, ...], of_node: bool
+    wanted: Sequence[tuple[int, str]], values: tuple[Any, ...], *, of_node: bool = False
 ) -> dict[str, str]:
     """Return the attributes that the wanted values make; what is no scalar makes none."""
     found: dict[str, str] = {}

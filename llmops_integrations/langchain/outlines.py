@@ -3,66 +3,179 @@
 A graph starts the same node over and over, and nearly all that its start tells is the same each
 time. The first start is translated in full; the result, an :class:`Outline`, is remembered by
 everything that it was made from, and later starts copy it and add what is their own.
+
+Each microsecond here is paid by the user's program at each step of a graph, and code that runs once
+a step runs on cold caches: hence few calls, and look-ups that C does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from operator import is_
+from typing import Any, Final
 
-from llmops_integrations.langchain import mapping, metadata
+import msgspec
 
-__all__ = ["MAX_OUTLINES", "Outline", "outline_of"]
+from llmops_integrations.langchain import mapping
+from llmops_integrations.langchain.metadata import (
+    Reading,
+    add_session,
+    attributes_of,
+    framework_of,
+    is_simple,
+    reading_of,
+    tag_fields,
+)
+from llmops_integrations.langchain.reading import MAX_TEXT
+
+__all__ = ["MAX_ALIKE", "MAX_OUTLINES", "Outline", "Outlines"]
 
 #: Outlines that are remembered; all are forgotten when there are more.
 MAX_OUTLINES: Final = 4096
 
-#: Values of the metadata that an outline is made from.
+#: And of those, how many that share name, tags and parent but differ in what else decides.
+MAX_ALIKE: Final = 8
+
+_ABSENT: Final = object()
+_NAMESPACE: Final = "langgraph.checkpoint_ns"
+#: Attributes whose values an outline is made from, as they are the same for all runs of a node.
 _KEYED: Final = frozenset({"langgraph.node", "langgraph.triggers", "langgraph.path"})
 
 
-class Outline(NamedTuple):
-    """What a start becomes, but for what its own metadata says. Copy the dicts before use."""
+class Outline(msgspec.Struct, frozen=True):
+    """What a start becomes, but for what its own metadata says."""
 
-    rule: mapping.Rule
-    facts: int
+    kind: str | None
     name: str
-    reading: metadata.Reading
+    facts: int
+    promotable: bool
     fields: dict[str, Any]
     attributes: dict[str, str]
+    reading: Reading
     #: Places of the metadata that are read each time, and the attributes they become.
     wanted: tuple[tuple[int, str], ...]
-    #: Whether the agent's name lies in the namespace of each run.
-    agent_varies: bool
+    #: Where the namespace of the run lies, which no two runs share; -1 for nowhere.
+    namespace: int
+    #: What a namespace begins with while it names the agent of ``fields``; None if none names it.
+    agent_prefix: str | None
+    #: What it was made from, beside the key that it is remembered by.
+    keys: tuple[str, ...]
+    decided_by: tuple[tuple[int, Any], ...]
+    run_type: Any
 
     def fill(self, values: tuple[Any, ...]) -> dict[str, Any]:
         """Return the fields of one run, from the values of its metadata."""
         fields = self.fields.copy()
         reading = self.reading
-        metadata.add_identity(fields, reading, values)
+        if reading.step >= 0 and type(values[reading.step]) is int:
+            fields["step"] = values[reading.step]
+        if reading.has_session:
+            add_session(fields, reading, values)
         attributes = self.attributes
-        if self.wanted:
-            own = metadata.attributes_of(self.wanted, values, False)
-            attributes = {**attributes, **own} if attributes else own
+        namespace = values[self.namespace] if self.namespace >= 0 else None
+        if type(namespace) is str:
+            attributes = {**attributes, _NAMESPACE: namespace[:MAX_TEXT]}
+            if self.facts & mapping.NODE:
+                # Each try of a node is a run of its own, without a tag, in the same namespace.
+                fields["_retry_key"] = namespace
+            prefix = self.agent_prefix
+            if prefix is not None and not namespace.startswith(prefix):
+                fields["agent"] = mapping.agent_of_namespace(namespace) or None
         elif attributes:
             attributes = attributes.copy()
+        if self.wanted:
+            attributes = {**attributes, **attributes_of(self.wanted, values)}
         if attributes:
             fields["attributes"] = attributes
-        if self.facts & mapping.NODE and reading.namespace >= 0:
-            # Each try of a node is a run of its own, without a tag, in the same namespace.
-            namespace = values[reading.namespace]
-            fields["_retry_key"] = namespace if type(namespace) is str else None
-        if self.agent_varies:
-            agent = mapping.agent_of_namespace(values[reading.namespace])
-            if agent:
-                fields["agent"] = agent
         return fields
 
 
-_outlines: Final[dict[tuple[Any, ...], Outline]] = {}
+class Outlines:
+    """The outlines of one handler. Safe from any thread: each step is one operation of a dict."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[Outline, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(
+        self,
+        name: str | None,
+        tags: Sequence[str],
+        about: Mapping[str, Any],
+        values: tuple[Any, ...],
+        extra: Mapping[str, Any],
+        has_parent: bool,
+        parent_facts: int,
+        named: bool,
+    ) -> Outline:
+        """Return the outline of a chain run; the arguments are those of :func:`mapping.facts`.
+
+        *values* are those of *about*, in order. *named*: a graph named this node an agent.
+        """
+        run_type = extra.get("run_type", _ABSENT)
+        try:
+            joined = "\0".join(tags)  # plain, whatever sorts of str they are
+        except TypeError:
+            joined = None
+        # Nothing in the key is an object of the user's: looking it up would run its __hash__.
+        key = (name, joined, len(tags), parent_facts, has_parent, named)
+        known = self._known.get(key, ())
+        for found in known:
+            if (
+                found.run_type is run_type
+                and len(values) == len(found.keys)
+                and (all(map(is_, about, found.keys)) or reading_of(about) is found.reading)
+                and _decide_alike(values, found.decided_by)
+            ):
+                return found
+        made = _make(name, tags, about, values, extra, has_parent, parent_facts, named)
+        if (
+            joined is not None
+            and joined.count("\0") < max(len(tags), 1)
+            and _is_kept(made, run_type)
+        ):
+            if len(self._known) >= MAX_OUTLINES:
+                self._known.clear()
+            self._known[key] = (made, *known[: MAX_ALIKE - 1])
+        return made
 
 
-def outline_of(
+def _decide_alike(values: tuple[Any, ...], decided_by: tuple[tuple[int, Any], ...]) -> bool:
+    """Whether metadata has the values that an outline was made from, types included."""
+    for place, expected in decided_by:
+        value = values[place]
+        if value is not expected and not _is_same(value, expected):
+            return False
+    return True
+
+
+def _is_same(value: Any, expected: Any) -> bool:
+    """Compare with a plain value; nothing that is no plain value itself is asked."""
+    kind = type(value)
+    if kind is not type(expected):
+        return False
+    if kind is tuple:
+        return len(value) == len(expected) and (
+            all(map(is_, value, expected)) or all(map(_is_same, value, expected))
+        )
+    return (kind is str or kind is int or kind is bool) and bool(value == expected)
+
+
+def _is_kept(outline: Outline, run_type: object) -> bool:
+    """Whether an outline can be told by plain values, so that it may be remembered."""
+    if outline.reading.text is None or not (
+        run_type is None or run_type is _ABSENT or type(run_type) is str
+    ):
+        return False
+    return all(
+        value is None or type(value) is str or (type(value) is tuple and is_simple(value))
+        for _, value in outline.decided_by
+    )
+
+
+def _make(
     name: str | None,
     tags: Sequence[str],
     about: Mapping[str, Any],
@@ -72,85 +185,34 @@ def outline_of(
     parent_facts: int,
     named: bool,
 ) -> Outline:
-    """Return the outline of a chain run; the arguments are those of :func:`mapping.facts`.
-
-    *values* are those of *about*, in order. *named*: its graph named a node of this name an agent.
-    """
-    reading = metadata.reading_of(about)
-    key = _key(name, tags, reading, values, extra, (has_parent, parent_facts, named))
-    found = _outlines.get(key) if key is not None else None
-    if found is None:
-        run_facts = mapping.facts(
-            name, tags, about, extra, has_parent=has_parent, parent_facts=parent_facts
-        )
-        if named and run_facts & mapping.NODE:
-            run_facts |= mapping.NAMED
-        found = _make(name or "chain", tags, about, reading, values, run_facts)
-        if key is not None:
-            if len(_outlines) >= MAX_OUTLINES:
-                _outlines.clear()
-            _outlines[key] = found
-    return found
-
-
-def _key(
-    name: str | None,
-    tags: Sequence[str],
-    reading: metadata.Reading,
-    values: tuple[Any, ...],
-    extra: Mapping[str, Any],
-    above: tuple[bool, int, bool],
-) -> tuple[Any, ...] | None:
-    """Return everything that an outline depends on; None if some of it is no plain value.
-
-    Nothing in the key is an object of the user's: looking it up would run its ``__hash__``.
-    """
-    if reading.text is None:
-        return None
-    tags_text = ""
-    if tags:
-        try:
-            tags_text = "\0".join(tags)  # plain, whatever sorts of str they are
-        except TypeError:
-            return None
-        if tags_text.count("\0") >= len(tags):  # a tag holds a NUL: two lists may look alike
-            return None
-    run_type = extra.get("run_type", False)  # absent and None are told apart
-    if run_type is not None and run_type is not False and type(run_type) is not str:
-        return None
-    ends_in_true = False
-    keyed = []
-    for place in reading.decisive:
-        value = values[place]
-        kind = type(value)
-        if kind is tuple:
-            if not metadata.is_simple(value):
-                return None
-            ends_in_true = ends_in_true or (bool(value) and value[-1] is True)
-        elif kind is not str and value is not None:
-            return None
-        keyed.append(value)
-    return (name, reading.text, tags_text, len(tags), run_type, ends_in_true, above, *keyed)
-
-
-def _make(
-    name: str,
-    tags: Sequence[str],
-    about: Mapping[str, Any],
-    reading: metadata.Reading,
-    values: tuple[Any, ...],
-    run_facts: int,
-) -> Outline:
-    rule = mapping.rule_for(run_facts)
-    fields = metadata.tag_fields(tags)
-    fields["kind"] = rule.kind
-    fields["name"] = name
-    fields["framework"] = metadata.framework_of(about)
-    varies = reading.namespace >= 0 and mapping.is_agent_in_namespace(rule, about, run_facts)
-    agent = None if varies else mapping.agent_name(rule, name, about, run_facts)
+    found = mapping.facts(
+        name, tags, about, extra, has_parent=has_parent, parent_facts=parent_facts
+    )
+    if named and found & mapping.NODE:
+        found |= mapping.NAMED
+    rule = mapping.rule_for(found)
+    shown = name or "chain"
+    fields = tag_fields(tags)
+    fields.update(kind=rule.kind, name=shown, framework=framework_of(about))
+    agent = mapping.agent_name(rule, shown, about, found)
     if agent:
         fields["agent"] = agent
+    varies = mapping.is_agent_in_namespace(rule, about, found)
+    reading = reading_of(about)
     keyed = [pair for pair in reading.attributes if pair[1] in _KEYED]
-    wanted = tuple(pair for pair in reading.attributes if pair[1] not in _KEYED)
-    attributes = metadata.attributes_of(keyed, values, rule.agent == "node")
-    return Outline(rule, run_facts, name, reading, fields, attributes, wanted, varies)
+    own = [pair for pair in reading.attributes if pair[1] not in _KEYED]
+    return Outline(
+        kind=rule.kind,
+        name=shown,
+        facts=found,
+        promotable=rule.promotable,
+        fields=fields,
+        attributes=attributes_of(keyed, values, of_node=rule.agent == "node"),
+        reading=reading,
+        wanted=tuple(pair for pair in own if pair[1] != _NAMESPACE),
+        namespace=reading.namespace,
+        agent_prefix=f"{agent}:" if varies else None,
+        keys=tuple(about),
+        decided_by=tuple((place, values[place]) for place in reading.decisive),
+        run_type=extra.get("run_type", _ABSENT),
+    )

@@ -11,51 +11,30 @@ import threading
 import weakref
 from typing import Any, Final
 
+import msgspec
+
 __all__ = ["MAX_RUNS", "OpenRuns", "Run", "runs_known_to", "runs_of"]
 
 MAX_RUNS: Final = 100_000
 MAX_GRAPHS: Final = 1_000
 
 
-class Run:
+class Run(msgspec.Struct):
     """One open run. ``kind`` None: it is not stored, and its children get its ``parent``."""
 
-    __slots__ = (
-        "asked",
-        "extra",
-        "facts",
-        "given_parent",
-        "interrupted",
-        "kind",
-        "model_known",
-        "name",
-        "owner",
-        "parent",
-        "streamed",
-        "thread",
-    )
-
-    def __init__(
-        self,
-        kind: str | None,
-        name: str,
-        parent: int | None,
-        given_parent: int | None,
-        facts: int = 0,
-    ) -> None:
-        self.kind = kind
-        self.name = name
-        self.parent = parent
-        self.given_parent = given_parent
-        self.facts = facts
-        self.interrupted = False
-        self.model_known = False
-        self.streamed = False
-        self.owner: object = None
-        #: The checkpointer's thread, what a graph asks a human, and fields that its end brings.
-        self.thread: str | None = None
-        self.asked: tuple[Any, ...] = ()
-        self.extra: dict[str, Any] | None = None
+    kind: str | None
+    name: str
+    parent: int | None
+    given_parent: int | None
+    facts: int = 0
+    interrupted: bool = False
+    model_known: bool = False
+    streamed: bool = False
+    owner: object = None
+    #: The checkpointer's thread, what a graph asks a human, and fields that its end brings.
+    thread: str | None = None
+    asked: tuple[Any, ...] = ()
+    extra: dict[str, Any] | None = None
 
 
 class OpenRuns:

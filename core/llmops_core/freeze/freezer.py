@@ -21,7 +21,7 @@ from llmops_core.freeze.messages import (
 )
 from llmops_core.freeze.type_names import Fields, Message
 from llmops_core.freeze.types import know, make_plan
-from llmops_core.freeze.walk import HEADS_BYTES, Walk, copy_flat, copy_value
+from llmops_core.freeze.walk import FLAT_ENTRIES, HEADS_BYTES, Walk, copy_value, measure_flat
 
 __all__ = [
     "Fields",
@@ -76,11 +76,11 @@ class Freezer:
         kind = type(value)
         if kind is str and len(value) <= text:  # type: ignore[arg-type]
             return Frozen(value, False, 0, getsizeof(value))
-        if kind is dict:
-            flat = copy_flat(value, text)  # type: ignore[arg-type]
-            if flat is not None and len(flat[0]) <= self._nodes:
-                weight = text - flat[1] + _NODE_BYTES * (len(flat[0]) + 1)
-                return Frozen(flat[0], False, 0, weight)
+        if kind is dict and len(value) <= FLAT_ENTRIES:  # type: ignore[arg-type]
+            out = value.copy()  # type: ignore[attr-defined]
+            left = measure_flat(out, text)
+            if left >= 0 and len(out) <= self._nodes:
+                return Frozen(out, False, 0, text - left + _NODE_BYTES * (len(out) + 1))
         walk = Walk(text, self._nodes, self._depth, make_plan, self._messages)
         try:
             out = copy_value(walk, value, 0)

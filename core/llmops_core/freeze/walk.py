@@ -18,12 +18,13 @@ from llmops_core.freeze.type_names import type_name
 
 __all__ = [
     "CYCLE",
+    "FLAT_ENTRIES",
+    "HEADS_BYTES",
     "PLANS",
     "TOO_DEEP",
     "PlanEntry",
     "Walk",
     "copy_dict",
-    "copy_flat",
     "copy_head",
     "copy_list",
     "copy_pairs",
@@ -32,6 +33,7 @@ __all__ = [
     "cut_text",
     "keep_int",
     "keep_text",
+    "measure_flat",
     "snapshot",
     "stop",
 ]
@@ -47,8 +49,8 @@ _RETRIES: Final = 4
 _SIZED_WHEN_OMITTED: Final = 100
 #: What a key costs beside its length once the text is spent: enough for some fifty bare names.
 _SPENT_KEY: Final = 16
-#: Dicts of so many entries are first looked at as a whole (:func:`copy_flat`).
-_FLAT_ENTRIES: Final = 32
+#: Dicts of so many entries are first looked at as a whole (:func:`measure_flat`).
+FLAT_ENTRIES: Final = 32
 
 _MIN: Final = -(2**63 - 1)
 _MAX: Final = 2**63 - 1
@@ -97,28 +99,28 @@ class PlanEntry(NamedTuple):
 PLANS: Final[dict[int, PlanEntry]] = {}
 
 
-def copy_flat(value: dict[Any, Any], text: int) -> tuple[dict[str, Any], int] | None:
-    """Copy a small dict of plain leaves that fit, and return what text is left; else None.
+def measure_flat(copy: dict[Any, Any], text: int) -> int:
+    """Return what text a dict of plain leaves leaves, or -1 where the walk has to copy it.
 
-    Most inputs and outputs are such a dict, and need none of what the walk keeps. The copy is made
-    first and then looked at, so no other thread can change it in between.
+    Most inputs and outputs are such a dict, and need none of what the walk keeps. *copy* is ours
+    already, so no other thread can change it meanwhile.
     """
-    if len(value) > _FLAT_ENTRIES:
-        return None
-    out = value.copy()
-    for name, item in out.items():
-        if type(name) is not str or len(name) > KEY_CHARS:
-            return None
-        text -= len(name)
+    for name, item in copy.items():
+        if type(name) is not str:
+            return -1
         kind = type(item)
         if kind is str:
             text -= len(item)
         elif kind is int:
             if not _MIN <= item <= _MAX:
-                return None
+                return -1
         elif item is not None and kind is not bool and not (kind is float and item - item == 0.0):
-            return None
-    return None if text < 0 else (out, text)
+            return -1
+        size = len(name)
+        if size > KEY_CHARS:
+            return -1
+        text -= size
+    return text
 
 
 def copy_value(walk: Walk, value: Any, depth: int) -> Any:

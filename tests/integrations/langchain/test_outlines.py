@@ -27,28 +27,35 @@ def _hostile(*names):
     return type("Hostile", (), dict.fromkeys(names, bomb))()
 
 
-def _fields(about, tags=("graph:step:1",), name="fetch", parent=0, extra=None, named=False):
-    values = tuple(about.values())
-    outline = outlines.outline_of(name, tags, about, values, extra or {}, True, parent, named)
-    return {"facts": outline.facts, **outline.fill(values)}
+class _Translator:
+    """One handler's memory of what it translated."""
+
+    def __init__(self):
+        metadata._readings.clear()
+        self.known = outlines.Outlines()
+
+    def __call__(
+        self, about, tags=("graph:step:1",), name="fetch", parent=0, extra=None, named=False
+    ):
+        values = tuple(about.values())
+        outline = self.known.find(name, tags, about, values, extra or {}, True, parent, named)
+        return {"facts": outline.facts, **outline.fill(values)}
 
 
-@pytest.fixture(autouse=True)
-def _forget():
-    outlines._outlines.clear()
-    metadata._readings.clear()
+@pytest.fixture
+def translated():
+    return _Translator()
 
 
 def _twice(*starts):
     """Translate each start alone, and all of them in one row, forwards and backwards."""
-    alone = []
-    for start in starts:
-        outlines._outlines.clear()
-        metadata._readings.clear()
-        alone.append(_fields(**start))
-    together = [_fields(**start) for start in starts]
-    backwards = [_fields(**start) for start in reversed(starts)]
-    return alone, together, backwards[::-1]
+    alone = [_Translator()(**start) for start in starts]
+    forwards, backwards = _Translator(), _Translator()
+    return (
+        alone,
+        [forwards(**start) for start in (*starts, *starts)][len(starts) :],
+        [backwards(**start) for start in (*reversed(starts), *starts)][len(starts) :],
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,25 +106,25 @@ def test_metadata_that_two_sets_of_keys_spell_alike_is_read_by_its_own():
     assert alone[1]["attributes"] == two
 
 
-def test_no_run_changes_what_is_remembered_for_the_next():
-    first = _fields(NODE)
+def test_no_run_changes_what_is_remembered_for_the_next(translated):
+    first = translated(NODE)
     first["attributes"]["langgraph.node"] = first["name"] = "changed"
-    assert _fields(NODE)["attributes"]["langgraph.node"] == "fetch"
-    assert _fields(NODE)["name"] == "fetch"
+    assert translated(NODE)["attributes"]["langgraph.node"] == "fetch"
+    assert translated(NODE)["name"] == "fetch"
 
 
-def test_values_that_change_with_each_run_are_read_each_time():
-    found = [_fields({**NODE, "request": n, "langgraph_step": n})["step"] for n in range(3)]
+def test_values_that_change_with_each_run_are_read_each_time(translated):
+    found = [translated({**NODE, "request": n, "langgraph_step": n})["step"] for n in range(3)]
     assert found == [0, 1, 2]
-    assert len(outlines._outlines) == 1
+    assert len(translated.known) == 1
 
 
-def test_what_is_remembered_is_bounded(monkeypatch):
+def test_what_is_remembered_is_bounded(translated, monkeypatch):
     monkeypatch.setattr(outlines, "MAX_OUTLINES", 10)
     monkeypatch.setattr(metadata, "_MAX_READINGS", 10)
     for number in range(100):
-        _fields({**NODE, f"key{number}": "x"}, name=f"run {number}")
-    assert len(outlines._outlines) <= 10
+        translated({**NODE, f"key{number}": "x"}, name=f"run {number}")
+    assert len(translated.known) <= 10
     assert len(metadata._readings) <= 10
 
 
@@ -127,14 +134,14 @@ def test_what_is_remembered_is_bounded(monkeypatch):
 @pytest.mark.parametrize("key", ["langgraph_node", "ls_integration", "lc_agent_name",
                                  "langgraph_path", "langgraph_triggers", "thread_id",
                                  "langgraph_step", "langgraph_checkpoint_ns"])  # fmt: skip
-def test_a_value_of_the_user_s_is_neither_compared_nor_hashed(key):
+def test_a_value_of_the_user_s_is_neither_compared_nor_hashed(translated, key):
     bomb = _hostile("__eq__", "__hash__", "__str__", "__bool__", "__len__", "__iter__")
     for value in (bomb, (bomb,), ((bomb, 1),)):
         for _ in range(2):
-            assert _fields({**NODE, key: value})["name"] == "fetch"
+            assert translated({**NODE, key: value})["name"] == "fetch"
 
 
-def test_a_tag_of_the_user_s_is_neither_compared_nor_hashed():
+def test_a_tag_of_the_user_s_is_neither_compared_nor_hashed(translated):
     class Loud(str):
         __slots__ = ()
 
@@ -144,7 +151,7 @@ def test_a_tag_of_the_user_s_is_neither_compared_nor_hashed():
         __hash__ = startswith = partition = __eq__
 
     for tags in (["graph:step:1", Loud("graph:step:1")], [Loud("langsmith:hidden")], [object()]):
-        assert _fields(NODE, tags=tags)["name"] == "fetch"
+        assert translated(NODE, tags=tags)["name"] == "fetch"
 
 
 def test_a_key_of_the_user_s_is_read_by_its_text():
@@ -177,7 +184,7 @@ def test_metadata_of_the_framework_s_is_not_compared_with_the_user_s_values():
     assert found == 0
 
 
-def test_a_uuid_names_a_session_each_time():
+def test_a_uuid_names_a_session_each_time(translated):
     for number in range(3):
         session = UUID(int=number)
-        assert _fields({"session_id": session})["session_id"] == str(session)
+        assert translated({"session_id": session})["session_id"] == str(session)
