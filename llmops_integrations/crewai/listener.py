@@ -20,17 +20,18 @@ import crewai.events.types as event_types
 from crewai.events import event_bus
 from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
+from crewai.events.event_context import get_current_parent_id
 
-from llmops_core import Monitor
-from llmops_integrations.crewai import reading, translate_more
+from llmops_core import Monitor, enclosing_call
+from llmops_integrations.crewai import reading
 from llmops_integrations.crewai.translate import END, MARK, READERS, START, Reader
+from llmops_integrations.crewai.translate_more import HIDDEN
 from llmops_integrations.crewai.trees import CrewTrees
 
-__all__ = ["BLOCK", "Block", "Book", "Bus", "bus", "event_classes"]
+__all__ = ["BLOCK", "Block", "Book", "Bus", "bus", "control_flow", "event_classes", "open_run"]
 
-#: Streams whose first piece was seen; past it the oldest are forgotten.
-MAX_STREAMS: Final = 10_000
-#: Runs whose parents are not monitored; past it the oldest are forgotten.
+#: Streams whose first piece was seen, and runs that are not stored; the oldest are forgotten.
+MAX_KEPT: Final = 10_000
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -61,6 +62,7 @@ class Book:
             recorder.skip,
             flows_tell_failures=flows_tell_failures,
         )
+        self.base = recorder
         self.recorder = recorder.in_order(trees)
         #: How many listeners record everything.
         self.everything = 0
@@ -68,6 +70,7 @@ class Book:
         self.subjects: tuple[tuple[Any, dict[str, Any]], ...] = ()
         self.identities: tuple[dict[str, Any], ...] = ()
         self._streams: dict[int, None] = {}
+        self._hidden: dict[int, int | None] = {}
 
     def take(self, source: Any, event: Any, reader: Reader) -> None:
         """Record one event. On a thread of the bus's pool, or the emitter's; microseconds."""
@@ -89,6 +92,8 @@ class Book:
         run_id = reading.run_id_of(event.event_id) or 0
         if what is START:
             self._identify(source, parent, fields)
+            if HIDDEN in fields:
+                _keep(self._hidden, run_id, parent)
             recorder.start(run_id, parent, fields, at)
         else:
             recorder.point(run_id, parent, fields, at)
@@ -98,10 +103,7 @@ class Book:
         call = reading.run_id_of(event.parent_event_id)
         if call is None or call in self._streams or not (event.chunk or event.tool_call):
             return
-        self._streams[call] = None
-        if len(self._streams) > MAX_STREAMS:
-            with contextlib.suppress(RuntimeError, StopIteration):  # another thread was first
-                self._streams.pop(next(iter(self._streams)), None)
+        _keep(self._streams, call, None)
         fields = {"_type": "llm_stream_chunk"}
         self.recorder.point(call, None, fields, _nanoseconds(event.timestamp))
 
@@ -122,6 +124,18 @@ class Book:
         if identity:
             for name, value in identity.items():
                 fields.setdefault(name, value)
+        if parent is None or "_subject" in fields:
+            self.recorder.add_root_fields(fields)
+        stored = self.stored(parent)
+        nearer = enclosing_call(self.base, stored)
+        if nearer != stored:
+            fields["_nearer"] = nearer
+
+    def stored(self, run_id: int | None) -> int | None:
+        """Return the run itself, or the one around it where it is not stored."""
+        while run_id in self._hidden:
+            run_id = self._hidden[run_id]
+        return run_id
 
     def _subject(self, source: Any) -> dict[str, Any] | None:
         for subject, identity in self.subjects:
@@ -132,6 +146,14 @@ class Book:
             if key is not None and key == _key(subject):
                 return identity
         return None
+
+
+def _keep(table: dict[int, Any], key: int, value: Any) -> None:
+    """Remember a value; forget the oldest if there are too many. Safe from any thread."""
+    table[key] = value
+    if len(table) > MAX_KEPT:
+        with contextlib.suppress(RuntimeError, StopIteration):  # another thread was here first
+            table.pop(next(iter(table)), None)
 
 
 def _key(source: Any) -> Any:
@@ -217,6 +239,11 @@ class Bus:
                 crewai_event_bus.off(cls, self.llmops_handle)
 
     @property
+    def books(self) -> tuple[Book, ...]:
+        """What is recorded, by monitor."""
+        return self._active
+
+    @property
     def listening(self) -> bool:
         """Whether the handlers are on the bus, as far as we know."""
         return self._listeners > 0
@@ -240,4 +267,23 @@ class Bus:
 
 
 bus: Final = Bus()
-_MORE: Final = translate_more  # its readers are registered on import
+
+
+def open_run(recorder: object) -> int | None:
+    """Return the stored run of CrewAI that is open here and recorded by *recorder*."""
+    if not bus.listening:
+        return None
+    run_id = reading.run_id_of(get_current_parent_id())
+    if run_id is None:
+        return None
+    for book in bus.books:
+        if book.base is recorder and (book.everything or book.subjects):
+            return book.stored(run_id)
+    return None
+
+
+def control_flow(error: BaseException) -> dict[str, Any] | None:
+    """CrewAI's pause for a human passes a decorated function as an exception."""
+    if type(error).__name__ != "HumanFeedbackPending":
+        return None
+    return {"outcome": "interrupted"}

@@ -97,7 +97,10 @@ class CrewTrees:
             return
         self._settle_untyped(node.root, tell)
         self._arrange(node, parent, fields, tell)
-        if parent is not None:
+        nearer = fields.pop("_nearer", None)
+        if nearer is not None:
+            above = nearer  # a decorated function, between the two
+        elif parent is not None:
             above = parent.stored()
         else:
             above = parent_id

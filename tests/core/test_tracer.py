@@ -145,6 +145,18 @@ def test_a_child_that_starts_before_its_parent_joins_it(bench: Bench) -> None:
     assert bench.done["r3"]["session_id"] == "s"
 
 
+def test_what_starts_in_a_child_that_was_early_knows_who_is_around_it(bench: Bench) -> None:
+    bench.start(3, 2, _late_parent=True)
+    bench.end(3)
+    bench.start(1, session_id="s", kind="agent", agent="helper")
+    bench.start(2, 1)
+    bench.start(4, 3)
+    for run in (4, 2, 1):
+        bench.end(run)
+    assert bench.done["r4"]["parent_id"] == span_id_of(3)
+    assert (bench.done["r4"]["agent"], bench.done["r4"]["session_id"]) == ("helper", "s")
+
+
 def test_a_child_whose_parent_never_comes_is_kept(bench: Bench) -> None:
     bench.start(3, 2, _late_parent=True)
     bench.end(3)

@@ -104,6 +104,9 @@ class Operation:
                 fields["user_id"] = session[1]
         if self.session_from is not None or self.trace_from is not None:
             self._add_ids(fields, parent, args, kwargs)
+        if parent is not None and parent == call.outer:
+            # A framework that tells its runs late, as CrewAI does, may tell this one's parent later.
+            fields["_late_parent"] = True
         recorder.start(call.run_id, parent, fields)
 
     def _add_ids(

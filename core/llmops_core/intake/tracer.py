@@ -199,6 +199,9 @@ class Tracer:
         agent, agent_span = nearest_agent(parent, including=True)
         for draft, run in adopted.held:
             run.trace = parent.trace
+            if run.awaited_parent == parent.run_id:  # it has ended, and may get children yet
+                run.parent, run.awaited_parent = parent, None
+                self._inherit(run)
             draft["trace_id"] = parent.trace.trace_id
             for name in INHERITED:
                 if draft.get(name) is None:
