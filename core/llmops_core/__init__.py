@@ -1,5 +1,7 @@
 """Monitors LLM applications: the front door. Importing it imports nothing heavy."""
 
+from typing import TYPE_CHECKING, Any
+
 from llmops_core.batch import SpanBatch, spans_from_arrow, spans_to_arrow
 from llmops_core.clock import Clock
 from llmops_core.context import (
@@ -49,6 +51,7 @@ __all__ = [
     "Collector",
     "CollectorRegistry",
     "ConfigError",
+    "DatadogConfig",
     "Exporter",
     "Filter",
     "FlushReport",
@@ -60,9 +63,11 @@ __all__ = [
     "MissingDependency",
     "Monitor",
     "MonitorClosed",
+    "MonitorConfig",
     "Order",
     "Outcome",
     "PluginError",
+    "PrometheusConfig",
     "QueryError",
     "Recorder",
     "Registry",
@@ -70,10 +75,12 @@ __all__ = [
     "SpanBatch",
     "SpanQuery",
     "Storage",
+    "StorageConfig",
     "StorageError",
     "StorageReader",
     "UnknownPart",
     "UnknownStorage",
+    "WebSocketConfig",
     "ashutdown",
     "default_monitor",
     "describe_error",
@@ -92,3 +99,27 @@ __all__ = [
     "spans_from_arrow",
     "spans_to_arrow",
 ]
+
+if TYPE_CHECKING:
+    from llmops_core.configuration import (
+        DatadogConfig,
+        MonitorConfig,
+        PrometheusConfig,
+        StorageConfig,
+        WebSocketConfig,
+    )
+
+#: Imported when they are first asked for: pydantic takes longer than all else together.
+_LAZY = dict.fromkeys(
+    ("DatadogConfig", "MonitorConfig", "PrometheusConfig", "StorageConfig", "WebSocketConfig"),
+    "llmops_core.configuration",
+)
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(module), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -10,7 +11,15 @@ import msgspec
 
 from llmops_core.errors import ConfigError
 
-__all__ = ["DEFAULT_STORAGE_URL", "Durability", "Overload", "Settings", "state_dir", "storage_url"]
+__all__ = [
+    "DEFAULT_STORAGE_URL",
+    "Durability",
+    "Overload",
+    "Settings",
+    "make_settings",
+    "state_dir",
+    "storage_url",
+]
 
 DEFAULT_STORAGE_URL: Final = "parquet:./llmops_data"
 MEGABYTE: Final = 1024 * 1024
@@ -90,24 +99,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"{name}={value!r}", f"expected {what} from {low:,} to {high:,}")
 
 
-def make_settings(values: dict[str, Any]) -> Settings:
-    """Make settings from keyword arguments, or raise with the nearest known name."""
-    unknown = [name for name in values if name not in Settings.__struct_fields__]
-    if unknown:
-        import difflib
+def make_settings(values: Mapping[str, Any]) -> Settings:
+    """Make settings from keyword arguments, then ``LLMOPS_*`` variables, a TOML file, defaults."""
+    from llmops_core.sources import resolve_settings
 
-        close = difflib.get_close_matches(unknown[0], Settings.__struct_fields__, n=1)
-        raise ConfigError(
-            f"unknown setting {unknown[0]!r}",
-            "expected one of " + ", ".join(Settings.__struct_fields__),
-            f"did you mean {close[0]!r}?" if close else "",
-        )
-    return Settings(**values)
+    return resolve_settings(values)[0]
 
 
 def storage_url() -> str:
-    """Return the default storage: ``LLMOPS_STORAGE_URL``, else a Parquet folder here."""
-    return os.environ.get("LLMOPS_STORAGE_URL") or DEFAULT_STORAGE_URL
+    """Return the storage where the code names none: of the environment, a file, a folder here."""
+    from llmops_core.sources import default_storage
+
+    url: str = default_storage().value
+    return url
 
 
 def state_dir() -> Path:

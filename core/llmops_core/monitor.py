@@ -34,6 +34,7 @@ from llmops_core.pipeline import OPEN_SECONDS, Pipeline, idle_stats, new_queue
 from llmops_core.plugins import PluginHost
 from llmops_core.query import SpanQuery
 from llmops_core.schema import import_arrow
+from llmops_core.sources import Setting, part_lists
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Monitor", "current_default", "default_monitor", "replace_default"]
 
-DEFAULT_COLLECTORS: Final = ("capacity",)
+_DEFAULT_PARTS: Final[Mapping[str, tuple[str, ...]]] = {"collectors": ("capacity",)}
 DEFAULT_TIMEOUT: Final = 10.0
 QUERY_SECONDS: Final = 120.0
 #: How long the plugins' start and stop hooks may keep the caller.
@@ -66,26 +67,28 @@ class Monitor:
     ``storage`` is a URL (``parquet:./llmops_data`` by default, or ``LLMOPS_STORAGE_URL``) or a
     storage object; ``exporters`` and ``collectors`` are names or objects; ``plugins`` are plugin
     objects or names of installed ones. The keyword settings are those of
-    :class:`~llmops_core.config.Settings`.
+    :class:`~llmops_core.config.Settings`. What the code does not give comes from ``LLMOPS_*``
+    variables, then from ``llmops.toml`` or ``[tool.llmops]``.
     """
 
     def __init__(
         self,
         storage: str | Storage | None = None,
         *,
-        exporters: Iterable[str | Exporter] = (),
-        collectors: Iterable[str | Collector] = DEFAULT_COLLECTORS,
-        plugins: Iterable[object] = (),
+        exporters: Iterable[str | Exporter] | None = None,
+        collectors: Iterable[str | Collector] | None = None,
+        plugins: Iterable[object] | None = None,
         clock: Clock | None = None,
         **settings: Any,
     ) -> None:
         self.settings = make_settings(settings)
         self._clock = clock or SystemClock()
         self._failures = Failures()
-        self._host = PluginHost(_listed("plugins", plugins))
+        named = part_lists()
+        self._host = PluginHost(_listed("plugins", plugins, named))
         self._target = storage_url() if storage is None else storage
-        self._exporters = make_parts(self._host, "exporter", _listed("exporters", exporters))
-        self._collectors = make_parts(self._host, "collector", _listed("collectors", collectors))
+        self._exporters = _parts(self._host, "exporter", exporters, named)
+        self._collectors = _parts(self._host, "collector", collectors, named)
         self._notifier = Notifier(self._host, self._failures)
         self._lock = threading.RLock()
         self._closing = self._closed = False
@@ -398,10 +401,24 @@ def current_default() -> Monitor | None:
     return _default
 
 
-def _listed(name: str, value: Any) -> list[Any]:
+def _listed(name: str, value: Any, named: Mapping[str, Setting]) -> list[Any]:
+    """Return what the code lists, else what environment or file name, else the default."""
+    if value is None:
+        return list(named[name].value) if name in named else list(_DEFAULT_PARTS.get(name, ()))
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise ConfigError(f"{name}={value!r}", "expected a list", f"write {name}=[{value!r}]")
     return list(value)
+
+
+def _parts(host: PluginHost, kind: str, given: Any, named: Mapping[str, Setting]) -> dict[str, Any]:
+    name = f"{kind}s"
+    try:
+        return make_parts(host, kind, _listed(name, given, named))
+    except ConfigError as error:
+        if given is not None or name not in named:
+            raise
+        found = f"{error.found}, from {named[name].source},"
+        raise type(error)(found, error.expected, error.do) from None
 
 
 def _after_fork_in_child() -> None:

@@ -21,8 +21,6 @@ _PACKAGES: Final = (
     "pyarrow",
     "duckdb",
 )
-#: What the program reads from the environment; another LLMOPS_ name is a misspelling.
-_VARIABLES: Final = ("LLMOPS_STATE_DIR", "LLMOPS_STORAGE_URL")
 
 
 def doctor(storage: StorageOption = None, as_json: JsonOption = False) -> None:
@@ -80,10 +78,9 @@ def _versions() -> dict[str, str | None]:
 
 def _storage(url: str, option: str | None) -> dict[str, Any]:
     from llmops_core.cli.console import masked, nothing_written, reading
+    from llmops_core.sources import default_storage
 
-    source = "--storage" if option else "the default"
-    if not option and os.environ.get("LLMOPS_STORAGE_URL"):
-        source = "LLMOPS_STORAGE_URL"
+    source = "--storage" if option else default_storage().source.replace("default", "the default")
     found: dict[str, Any] = {"url": masked(url), "source": source, "healthy": True, "error": None}
     if nothing_written(url):
         return {**found, "spans": 0, "newest": None}
@@ -102,18 +99,33 @@ def _settings() -> dict[str, Any]:
     import msgspec
 
     from llmops_core.config import Settings
+    from llmops_core.errors import ConfigError
+    from llmops_core.sources import resolve_settings
 
+    try:
+        settings, sources = resolve_settings({})
+    except ConfigError as error:  # told, beside the defaults
+        settings, sources = Settings(), {}
+        return {
+            **{
+                n: {"value": v, "source": "default"}
+                for n, v in msgspec.structs.asdict(settings).items()
+            },
+            "error": {"value": str(error), "source": "set-up"},
+        }
     return {
-        name: {"value": value, "source": "default"}
-        for name, value in msgspec.structs.asdict(Settings()).items()
+        name: {"value": value, "source": sources[name]}
+        for name, value in msgspec.structs.asdict(settings).items()
     }
 
 
 def _environment() -> dict[str, Any]:
     from llmops_core.cli.console import masked
+    from llmops_core.sources import variables
 
+    read = variables()
     return {
-        name: {"value": masked(value), "read": name in _VARIABLES}
+        name: {"value": masked(value), "read": name in read}
         for name, value in sorted(os.environ.items())
         if name.startswith("LLMOPS_")
     }
@@ -143,9 +155,10 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"{'plugins' if kind == 'storage' else '':<12}built-in {kind}: {', '.join(names)}"
     installed = [f"{name} ({dist})" for name, dist in report["plugins"]["installed"].items()]
     yield f"            installed: {visible(', '.join(installed)) or 'none'}; enabled where named"
-    yield "settings    defaults; Monitor(name=value) changes one"
+    yield "settings    defaults; Monitor(name=value), a variable or a file changes one"
     for name, setting in report["settings"].items():
-        yield f"            {name} = {setting['value']}"
+        told = "" if setting["source"] == "default" else f"   (from {visible(setting['source'])})"
+        yield f"            {name} = {visible(str(setting['value']))}{told}"
     which = "that begin with LLMOPS_" if report["environment"] else "none that begins with LLMOPS_"
     yield f"variables   {which}"
     for name, variable in report["environment"].items():
