@@ -1,0 +1,94 @@
+"""What others recorded, as events and spans: message logs, and exports of OpenTelemetry spans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from llmops_core.analysis.events import Event
+
+__all__ = ["events_from_messages", "events_from_records"]
+
+_KINDS: Final = {"model": "llm", "function": "tool", "run": "workflow", "trace": "workflow"}
+
+
+def events_from_messages(
+    messages: Iterable[Mapping[str, Any]], *, session_id: str = "log"
+) -> list[Event]:
+    """Return the events of a plain message log: ``[{"name": ..., "content": ...}, ...]``.
+
+    Who speaks is ``name``, else ``agent``, ``sender`` or ``role``; messages follow each other in
+    the order in which they come. Each is an event at its place in the log, not a time.
+    """
+    found = []
+    for index, message in enumerate(messages):
+        name = _first(message, ("name", "agent", "sender", "source", "role")) or "unknown"
+        found.append(
+            Event(
+                event_id=str(message.get("event_id") or f"{session_id}-{index}"),
+                partition=str(message.get("session_id") or session_id),
+                session_id=str(message.get("session_id") or session_id),
+                kind="message",
+                name=str(name),
+                span_id=str(message.get("event_id") or f"{session_id}-{index}"),
+                parent_id=None,
+                start=float(index) * 1e6,
+                end=float(index) * 1e6,
+                outcome="error" if message.get("status") == "error" else "ok",
+            )
+        )
+    return found
+
+
+def events_from_records(records: Iterable[Mapping[str, Any]]) -> list[Event]:
+    """Return the events of plain records of spans and messages.
+
+    A record has ``event_id`` or ``span_id``, ``session_id``, ``type`` (or ``kind``), ``name``,
+    ``start`` and ``end`` in seconds, ``status``, and maybe ``parent_span_id``, ``attempt``,
+    ``target`` and ``metadata``. One of type ``message`` has ``index`` instead of times. A chain
+    whose metadata names a LangGraph node is the run of the agent of that name.
+    """
+    return [_record(record, at) for at, record in enumerate(records)]
+
+
+def _record(record: Mapping[str, Any], at: int) -> Event:
+    kind = str(record.get("type") or record.get("kind") or "chain").lower()
+    kind = _KINDS.get(kind, kind)
+    session = str(record.get("session_id") or record.get("trace_id") or "log")
+    event_id = str(record.get("event_id") or record.get("span_id") or f"{session}-{at}")
+    node = _node(record.get("metadata"))
+    start = record.get("start")
+    if start is None:
+        start = record.get("index", at)
+    end = record.get("end")
+    return Event(
+        event_id=event_id,
+        partition=session,
+        session_id=session,
+        kind=kind,
+        name=str(record.get("name") or kind),
+        span_id=str(record.get("span_id") or event_id),
+        parent_id=record.get("parent_span_id") or record.get("parent_id"),
+        start=float(start) * 1e6,
+        end=float(start if end is None else end) * 1e6,
+        outcome=str(record.get("status") or record.get("outcome") or "ok"),
+        attempt=record.get("attempt"),
+        agent=node or record.get("agent"),
+        target=record.get("target"),
+        mechanism="node" if node and kind == "chain" else None,
+    )
+
+
+def _node(metadata: Any) -> str | None:
+    if isinstance(metadata, str):
+        try:
+            metadata = json.loads(metadata)
+        except ValueError:
+            return None
+    node = metadata.get("langgraph_node") if isinstance(metadata, dict) else None
+    return node if isinstance(node, str) and node else None
+
+
+def _first(message: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    return next((message[key] for key in keys if message.get(key)), None)

@@ -1,0 +1,105 @@
+"""What a text excludes: ``not to X``, ``never use X``, ``X must not be``; and whether that flipped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from llmops_core.scanner import fold
+from llmops_core.scanner.english import FUNCTION_WORDS
+
+if TYPE_CHECKING:
+    from llmops_core.analysis.text_index import TextIndex
+    from llmops_core.scanner import Entity
+
+__all__ = ["flipped"]
+
+_THINGS: Final = frozenset(
+    ("id", "email", "phone", "name", "phrase", "address", "url", "date", "money", "token", "time")
+)
+_NEGATION: Final = re.compile(
+    r"\b(?:not|never|no(?= \S+$| $)|without|except|avoid|neither|nor|cannot|exclude|excluding|skip|ignore"
+    r"|instead of|rather than|other than|but not|anything but|refuse|forbid|forbidden|leave out)\b"
+    r"|n['\u2019]t\b",
+    re.IGNORECASE,
+)
+#: After these the other thing is meant, not the excluded one.
+_TURN: Final = re.compile(
+    r"[.!?;\n](?:\s|$)|,? but (?!not)|,? instead(?! of)|,? only\b"
+    r"|\b(?:before|after|because|since|while|when|if|unless)\b"
+    r"|, (?=(?:use|send|refund|ship|book|cancel|to|pay|give|with)\b)",
+    re.IGNORECASE,
+)
+_SENTENCE: Final = re.compile(r"[.!?;\n](?:\s|$)")
+_LISTED: Final = re.compile(r"(?:^|[.;,{\n]\s?)['\"]?[A-Za-z_]+(?: [a-z]+)?['\"]?:\s?['\"]?$")
+_FARTHEST: Final = 60
+_WORD: Final = re.compile(r"[^\W\d_]{3,}")
+
+
+class _Stance(NamedTuple):
+    negated: bool
+    words: frozenset[str]
+
+
+def flipped(a: TextIndex, b: TextIndex, located: Sequence[Entity]) -> Iterator[str]:
+    """Yield the values that one text excludes and the other names for the same action.
+
+    A value must be excluded everywhere on one side and nowhere on the other, and both must speak of
+    it with a word in common: a list of values excludes nothing.
+    """
+    if not _NEGATION.search(a.text) and not _NEGATION.search(b.text):
+        return
+    before = _stances(a.text, a.entities)
+    after = _stances(b.text, [*b.entities, *located])
+    for key, (text, olds) in before.items():
+        news = after.get(key, ("", []))[1]
+        old, new = {s.negated for s in olds}, {s.negated for s in news}
+        if len(old) == 1 and len(new) == 1 and old != new:
+            said = frozenset().union(*(s.words for s in olds))
+            if said & frozenset().union(*(s.words for s in news)):
+                yield text
+
+
+def _stances(text: str, entities: Iterable[Entity]) -> dict[str, tuple[str, list[_Stance]]]:
+    found: dict[str, tuple[str, list[_Stance]]] = {}
+    for entity in entities:
+        if entity.type not in _THINGS:
+            continue
+        negated = _is_negated(text, entity.start, entity.end)
+        if not negated and _LISTED.search(text, max(0, entity.start - 32), entity.start):
+            continue  # ``Email: x``: a list of values takes no stance
+        stance = _Stance(negated, _words_around(text, entity.start, entity.end))
+        found.setdefault(entity.canonical, (entity.text, []))[1].append(stance)
+    return found
+
+
+def _is_negated(text: str, start: int, end: int) -> bool:
+    """Whether a negation governs what stands at a place."""
+    before = text[max(0, start - _FARTHEST) : start]
+    last = None
+    for match in _NEGATION.finditer(before):
+        last = match
+    if last is not None and not _TURN.search(before, last.end()):
+        return True
+    after = text[end : end + 40]
+    return bool(
+        re.match(
+            r"\s+(?:(?:is|are|was|were|must|should|may|shall|will|can|could|do|does|has|have)"
+            r"(?:\s+(?:not|never)|n['\u2019]t)|(?:is|are)\s+(?:excluded|forbidden|off limits)"
+            r"|cannot|never|not (?:to )?(?:be\b|[a-z]{4,}(?!\w)))\b",
+            after,
+        )
+    )
+
+
+def _words_around(text: str, start: int, end: int) -> frozenset[str]:
+    """Return the words of the sentence around a place, up to a bounded distance."""
+    before = text[max(0, start - 160) : start]
+    breaks = [match.end() for match in _SENTENCE.finditer(before)]
+    before = before[breaks[-1] :] if breaks else before
+    after = text[end : end + 80]
+    stop = _SENTENCE.search(after)
+    after = after[: stop.start()] if stop else after
+    said = (fold(w) for w in _WORD.findall(before + " " + after))
+    return frozenset(w[:5] for w in said if w not in FUNCTION_WORDS)

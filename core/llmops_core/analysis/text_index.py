@@ -1,0 +1,182 @@
+"""A text made ready for questions: its words, its entities, and whether it has another's value."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from llmops_core.scanner import Entity, EntityExtractor, fold, normal, scan, stem
+from llmops_core.scanner.canonical import NUMBER_WORDS
+from llmops_core.scanner.english import TITLES
+
+__all__ = ["Found", "TextIndex"]
+
+_WORD: Final = re.compile(r"[^\W_]+")
+_LABEL: Final = re.compile(r"([A-Za-z][\w ]{0,28})['\"]?: ?[\['\"`<]{0,2}$")
+
+#: Values that are compared with values of the same family only, never by their digits in the text.
+_FAMILIES: Final = {
+    "quantity": "number", "number": "number", "zip": "number", "percent": "percent",
+    "money": "money", "time": "time", "date": "date", "phone": "phone", "measure": "measure",
+}  # fmt: skip
+_BY_WORDS: Final = frozenset(("name", "phrase", "quoted", "address", "suite", "id"))
+
+#: Occurrences of one word that are looked at; a text of nothing else is no handoff.
+_MOST_PLACES: Final = 256
+_MOST_ENTITIES: Final = 5_000
+
+
+class Found(NamedTuple):
+    """A value of another text that this one has too."""
+
+    text: str
+    start: int
+    end: int
+    exact: bool
+    #: It is only a part of another value: a name within an e-mail address.
+    implied: bool = False
+
+
+class TextIndex:
+    """A text with its words and entities. Made once for each side of a comparison."""
+
+    def __init__(self, text: str, extractors: Iterable[EntityExtractor] = ()) -> None:
+        self.text = normal(text)
+        self.entities = scan(self.text, extractors)[:_MOST_ENTITIES]
+        self.spans: list[tuple[int, int]] = []
+        self.stems: list[str] = []
+        for match in _WORD.finditer(self.text):
+            self.spans.append(match.span())
+            self.stems.append(stem(fold(match[0])))
+        self._starts = [start for start, _ in self.spans]
+        self.stem_places: dict[str, list[int]] = defaultdict(list)
+        for at, word in enumerate(self.stems):
+            places = self.stem_places[word]
+            if len(places) < _MOST_PLACES:
+                places.append(at)
+        self.distinct = _distinct(self.entities)
+        self._by_form: dict[tuple[str, str], Entity] = {}
+        for entity in self.entities:
+            for key in _keys(entity):
+                self._by_form.setdefault(key, entity)
+        handles = [e for e in self.entities if e.type in ("email", "id", "url")]
+        self._handles = [fold(e.text) for e in handles]
+        self._in_handles = [(e.start, e.end) for e in handles]
+
+    def find(self, entity: Entity) -> Found | None:
+        """Return where this text has the value of another's entity, or None."""
+        for key in _keys(entity):
+            same = self._by_form.get(key)
+            if same is not None:
+                return Found(same.text, same.start, same.end, same.text == entity.text)
+        if entity.type == "quantity" or entity.type == "number":
+            return self._number_word(entity)
+        if entity.type == "date":
+            return self._date(entity)
+        if entity.type not in _FAMILIES:
+            parts = [stem(w) for w in _WORD.findall(fold(entity.text))]
+            named = entity.type in ("name", "phrase")
+            found = self._words(parts, entity.text, named)
+            if named and (found is None or found.implied):
+                found = self._person(parts) or found
+            return found
+        return None
+
+    def word_at(self, place: int) -> int:
+        """Return the index of the word at or before a place in the text."""
+        return max(0, bisect_right(self._starts, place) - 1)
+
+    def label(self, entity: Entity) -> str | None:
+        """Return the label that stands before an entity: ``Amount`` of ``Amount: $5``."""
+        match = _LABEL.search(self.text, max(0, entity.start - 36), entity.start)
+        return fold(match[1]).replace("_", " ").strip() if match else None
+
+    def opens_sentence(self, entity: Entity) -> bool:
+        """Whether an entity is the first of its sentence, line or clause."""
+        before = self.text[max(0, entity.start - 8) : entity.start].rstrip(" \t\"'*_#(>[-")
+        return not before or before[-1] in ".!?\n:;"
+
+    def covered(self, start: int, end: int) -> bool:
+        """Whether an entity lies over a part of the text."""
+        return any(e.start < end and start < e.end for e in self.entities)
+
+    def _words(self, parts: Sequence[str], said: str, named: bool) -> Found | None:
+        """Find words in a row, looking at the places of the rarest; no name within an address."""
+        if not parts:
+            return None
+        within = None
+        rarest = min(range(len(parts)), key=lambda i: len(self.stem_places.get(parts[i], ())))
+        for place in self.stem_places.get(parts[rarest], ()):
+            at = place - rarest
+            if at >= 0 and self.stems[at : at + len(parts)] == list(parts):
+                start, end = self.spans[at][0], self.spans[at + len(parts) - 1][1]
+                if named and any(lo <= start and end <= hi for lo, hi in self._in_handles):
+                    within = within or Found(self.text[start:end], start, start, False, True)
+                    continue
+                there = self.text[start:end]
+                core = said.strip(" #\"'`<>")
+                exact = there == core and self.text[max(0, start - 1) : end].endswith(
+                    said[-len(there) :]
+                )
+                whole = self.text[start - (len(said) - len(core)) : end]
+                return Found(there, start, end, exact and (whole == said or there == said))
+        return within
+
+    def _person(self, parts: Sequence[str]) -> Found | None:
+        """Find a person by surname with initial or title, else by a handle that holds the name."""
+        if not 2 <= len(parts) <= 4 or not all(p.isalpha() for p in parts):
+            return None
+        first, last = parts[0], parts[-1]
+        for at in self.stem_places.get(last, ()):
+            before = self.stems[at - 1] if at else ""
+            after = self.stems[at + 1] if at + 1 < len(self.stems) else ""
+            if before in (first[0], *TITLES):
+                return self._span(at - 1, at)
+            if after == first:
+                return self._span(at, at + 1)
+        for handle in self._handles:
+            if all(part in handle for part in parts):
+                return Found(handle, 0, 0, exact=False, implied=True)
+        return None
+
+    def _span(self, first: int, last: int) -> Found:
+        start, end = self.spans[first][0], self.spans[last][1]
+        return Found(self.text[start:end], start, end, exact=False)
+
+    def _number_word(self, entity: Entity) -> Found | None:
+        for word, value in NUMBER_WORDS.items():
+            if value == entity.canonical and word in self.stem_places:
+                return self._span(self.stem_places[word][0], self.stem_places[word][0])
+        return None
+
+    def _date(self, entity: Entity) -> Found | None:
+        """Find a date whose year is only said on one side."""
+        year, _, rest = entity.canonical.partition("-")
+        for (family, form), same in self._by_form.items():
+            theirs, _, other = form.partition("-")
+            if family == "date" and other == rest and "?" in (year, theirs):
+                return Found(same.text, same.start, same.end, exact=False)
+        return None
+
+
+def _keys(entity: Entity) -> list[tuple[str, str]]:
+    """Return what an entity may be looked up by: its family and canonical form."""
+    form = entity.canonical
+    keys = [(_FAMILIES.get(entity.type, entity.type), form)]
+    if entity.type in ("zip", "quantity", "number", "id", "phone") and form.isdigit():
+        keys.append(("digits", form))
+    if entity.type in ("money", "number"):
+        keys.append(("amount", form.partition(" ")[0]))
+    return keys
+
+
+def _distinct(entities: Iterable[Entity]) -> list[Entity]:
+    """Return each value once, in the order of the text."""
+    known: dict[tuple[str, str], Entity] = {}
+    for entity in entities:
+        kind = "phrase" if entity.type == "name" else _FAMILIES.get(entity.type, entity.type)
+        known.setdefault((kind, entity.canonical), entity)
+    return list(known.values())
