@@ -352,11 +352,11 @@ def test_keys_and_numbers_are_still_shown_when_the_text_is_spent() -> None:
     assert frozen(state) == {"context": "x" * (8192 - 7), "route": "", "score": 0.5}
 
 
-def test_of_many_keys_some_fifty_are_shown_when_the_text_is_spent() -> None:
+def test_of_many_keys_some_thirty_are_shown_when_the_text_is_spent() -> None:
     state = {"context": "x" * 10_000} | {f"k{n}": "y" * 50 for n in range(1000)}
     found = FREEZER.freeze(state)
     omitted = found.value.pop("omitted_keys")
-    assert 40 < len(found.value) < 70
+    assert 20 < len(found.value) < 40
     assert omitted == 1001 - len(found.value)
     assert set(list(found.value.values())[1:]) == {""}
     assert 5000 < found.cut_bytes < len(json.dumps(state))

@@ -25,6 +25,7 @@ from langchain_core.messages import (
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 
+from llmops_core.freeze import content as content_module
 from llmops_core.freeze.content import encode_content
 from llmops_core.freeze.freezer import Freezer
 from llmops_integrations.langchain.known_types import register
@@ -205,7 +206,7 @@ def test_an_empty_content_list_that_is_filled_is_noticed() -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    from llmops_core.freeze.messages import CACHED_MESSAGES
+    from llmops_core.freeze.message_cache import CACHED_MESSAGES
 
     freezer = Freezer()
     for n in range(3 * CACHED_MESSAGES):
@@ -228,7 +229,7 @@ def test_a_long_history_keeps_the_first_message_and_the_newest(rounds: int) -> N
     assert texts[:2] == ["000", {"omitted_messages": 91}]
     assert texts[2:] == [f"{n:03}" for n in range(92, 100)]
     assert found.truncated
-    assert 91 * 100 <= found.cut_bytes <= 91 * 180
+    assert 91 * 73 + 16 * 100 - 50 <= found.cut_bytes <= 91 * 180
 
 
 def test_a_huge_newest_message_is_cut_and_kept() -> None:
@@ -291,3 +292,129 @@ def test_a_message_that_holds_itself_ends_in_a_marker() -> None:
     value = HumanMessage(["x"])
     value.content.append({"self": value})  # type: ignore[union-attr]
     assert plain(value)["content"] == ["x", {"self": "<cycle>"}]
+
+
+# --- histories that come by again ------------------------------------------------------------------
+
+
+def _history(length: int = 40) -> list[Any]:
+    call = {"name": "search", "args": {"q": "x"}, "id": "c1", "type": "tool_call"}
+    kinds: list[Any] = [
+        lambda n: HumanMessage(f"question {n}", name="ann"),
+        lambda n: AIMessage(f"answer {n}"),
+        lambda n: AIMessage("", tool_calls=[{**call, "args": {"q": f"q{n}"}}]),
+        lambda n: ToolMessage(f"found {n}", tool_call_id="c1"),
+    ]
+    return [kinds[n % 4](n) for n in range(length)]
+
+
+@pytest.mark.parametrize("limit", [200, 1_000_000])
+def test_the_same_history_gives_the_very_same_copy_from_the_third_time_on(limit: int) -> None:
+    freezer, history = Freezer(text_limit=limit), _history()
+    first, *again = [freezer.freeze({"messages": list(history), "turn": n}) for n in range(5)]
+    copies = [found.value["messages"] for found in again]
+    assert all(copy is copies[1] for copy in copies[1:])
+    assert all(copy == first.value["messages"] for copy in copies)
+    assert {(f.truncated, f.cut_bytes) for f in again} == {(first.truncated, first.cut_bytes)}
+    assert {f.weight for f in again} == {again[0].weight}
+    assert {plain_text(f).replace(f'"turn":{n}', "") for n, f in enumerate([first, *again])} == {
+        plain_text(first).replace('"turn":0', "")
+    }
+
+
+def plain_text(found: Any) -> str:
+    return encode_content(found).text
+
+
+def told(found: Any) -> tuple[Any, bool, int]:
+    """Everything but the weight: copying a message anew counts the values inside it."""
+    return found.value, found.truncated, found.cut_bytes
+
+
+HISTORY_CHANGES: dict[str, Any] = {
+    "content": lambda m: setattr(m[-4], "content", "edited"),
+    "name": lambda m: setattr(m[-4], "name", "bob"),
+    "a name that was none": lambda m: setattr(m[-3], "name", "bob"),
+    "a call is added": lambda m: m[-3].tool_calls.append(
+        {"name": "new", "args": {}, "id": "c2", "type": "tool_call"}
+    ),
+    "the calls are replaced": lambda m: setattr(m[-3], "tool_calls", [dict(CALL)]),
+    "the same words of another speaker": lambda m: m.__setitem__(
+        -4, SystemMessage(m[-4].content, name=m[-4].name)
+    ),
+    "an argument": lambda m: m[-2].tool_calls[0]["args"].update(q="edited"),
+    "an argument of another type": lambda m: m[-2].tool_calls[0]["args"].update(q=True),
+    "a call id": lambda m: setattr(m[-1], "tool_call_id", "c9"),
+    "the first message": lambda m: setattr(m[0], "content", "edited"),
+    "a message is replaced": lambda m: m.__setitem__(-4, HumanMessage("edited")),
+    "the last is replaced": lambda m: m.__setitem__(-1, HumanMessage("edited")),
+    "one more": lambda m: m.append(HumanMessage("more")),
+    "one less": lambda m: m.pop(),
+    "order": lambda m: m.insert(-1, m.pop(-3)),
+    "content that is a list": lambda m: setattr(m[-4], "content", ["edited"]),
+    "a stranger": lambda m: m.__setitem__(-2, "stranger"),
+    "its fields": lambda m: object.__setattr__(m[-4], "__dict__", {"content": "e", "type": "ai"}),
+}
+
+
+@pytest.mark.parametrize("limit", [200, 1_000_000])
+@pytest.mark.parametrize("change", HISTORY_CHANGES)
+def test_a_change_in_a_history_that_comes_by_again_is_noticed(change: str, limit: int) -> None:
+    freezer, history = Freezer(text_limit=limit), _history()
+    before = [freezer.freeze({"messages": history}) for _ in range(4)]
+    texts = [plain_text(found) for found in before]
+    HISTORY_CHANGES[change](history)
+    for _ in range(3):
+        changed = freezer.freeze({"messages": history})
+        fresh = Freezer(text_limit=limit).freeze({"messages": history})
+        assert told(changed) == told(fresh)
+        assert plain_text(changed) == plain_text(fresh)
+    assert [plain_text(found) for found in before] == texts
+    assert plain_text(changed) != texts[0]
+
+
+def test_a_shorter_text_among_the_omitted_is_noticed() -> None:
+    freezer = Freezer(text_limit=200)
+    history = [HumanMessage("x" * 90) for _ in range(12)]
+    before = [freezer.freeze(history) for _ in range(4)][-1]
+    history[3].content = ""
+    after = freezer.freeze(history)
+    assert after.cut_bytes == before.cut_bytes - 90
+    assert told(after) == told(Freezer(text_limit=200).freeze(history))
+
+
+def test_another_budget_gives_another_copy() -> None:
+    freezer, history = Freezer(text_limit=300), _history()
+    for _ in range(4):
+        freezer.freeze({"messages": history})
+    for text in ("", "y" * 50, "y" * 250):
+        state = {"text": text, "messages": history}
+        assert told(freezer.freeze(state)) == told(Freezer(text_limit=300).freeze(state))
+
+
+def test_what_is_kept_of_histories_is_bounded() -> None:
+    freezer = Freezer()
+    for _ in range(500):
+        history = _history(8)
+        for _ in range(3):
+            encode_content(freezer.freeze({"messages": history}))
+    assert len(freezer._messages._histories) <= 64
+    assert len(content_module._encoded._lists) <= 32
+
+
+def test_nothing_of_a_hostile_message_runs_when_its_history_comes_by_again() -> None:
+    freezer, history = Freezer(), _history(8)
+    for _ in range(4):
+        freezer.freeze(history)
+
+    class Bomb(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError
+
+        __hash__ = __len__ = __bool__ = __eq__  # type: ignore[assignment]
+
+    history[3].__dict__["content"] = Bomb("edited")
+    history[1].__dict__["tool_calls"] = Bomb("x")
+    assert freezer.freeze(history).value[3].content == "edited"

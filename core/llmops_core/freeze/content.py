@@ -75,13 +75,52 @@ def encode_content(frozen: Frozen) -> Content:
         size = len(text) if text.isascii() else len(text.encode())
         return Content(text, frozen.truncated, size + frozen.cut_bytes, nul, surrogates)
     try:
-        data = _ENCODER.encode(value)
+        data = _ENCODER.encode(value if type(value) is not dict else _with_histories(value))
         # Six characters that an escaped backslash may also spell; the walk tells which.
         if b"\\u0000" not in data:
             return Content(data.decode(), frozen.truncated, len(data) + frozen.cut_bytes)
     except Exception:  # noqa: S110 - a surrogate, or a value that is not plain: walk it
         pass
     return _encode_walked(frozen)
+
+
+class _Encoded:
+    """Lists of messages that come by again and again, and their JSON; shared without a lock.
+
+    The freezer gives the very same list for the same history, and nobody changes it.
+    """
+
+    def __init__(self) -> None:
+        self._lists: dict[int, tuple[list[Any], msgspec.Raw | None]] = {}
+
+    def get(self, messages: list[Any]) -> msgspec.Raw | None:
+        """Return the JSON of a list that comes by for the second time or later; else None."""
+        kept, raw = self._lists.get(id(messages), _NO_LIST)
+        if kept is not messages:
+            if len(self._lists) >= _MAX_ENCODED:
+                self._lists.clear()
+            self._lists[id(messages)] = (messages, None)
+            return None
+        if raw is None:
+            raw = msgspec.Raw(_ENCODER.encode(messages))
+            self._lists[id(messages)] = (messages, raw)
+        return raw
+
+
+_MAX_ENCODED: Final = 32
+_MIN_MESSAGES: Final = 8  # fewer are encoded faster than they are looked up
+_NO_LIST: Final[tuple[list[Any], msgspec.Raw | None]] = ([], None)
+_encoded: Final = _Encoded()
+
+
+def _with_histories(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a state with its long histories encoded already, where they were encoded before."""
+    for name, item in value.items():
+        if type(item) is list and len(item) >= _MIN_MESSAGES and type(item[0]) is FrozenMessage:
+            raw = _encoded.get(item)
+            if raw is not None:
+                value = {**value, name: raw}
+    return value
 
 
 def _encode_walked(frozen: Frozen) -> Content:

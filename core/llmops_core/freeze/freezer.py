@@ -13,12 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from llmops_core.errors import ConfigError
-from llmops_core.freeze.messages import (
-    FrozenBytes,
-    FrozenMessage,
-    FrozenToolCall,
-    MessageCache,
-)
+from llmops_core.freeze.histories import HistoryCache
+from llmops_core.freeze.messages import FrozenBytes, FrozenMessage, FrozenToolCall
 from llmops_core.freeze.type_names import Fields, Message
 from llmops_core.freeze.types import know, make_plan
 from llmops_core.freeze.walk import FLAT_ENTRIES, HEADS_BYTES, Walk, copy_value, measure_flat
@@ -68,7 +64,7 @@ class Freezer:
         self._text = text_limit
         self._nodes = node_limit
         self._depth = depth_limit
-        self._messages = MessageCache()
+        self._messages = HistoryCache()
 
     def freeze(self, value: object) -> Frozen:
         """Copy *value*. Never raises, never blocks, calls no code of an unknown type."""

@@ -19,7 +19,8 @@ from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any, Final
 
 from llmops_core.freeze import walk as fw
-from llmops_core.freeze.messages import FrozenBytes, copy_message, message_plan
+from llmops_core.freeze.message_cache import message_plan
+from llmops_core.freeze.messages import FrozenBytes, copy_message
 from llmops_core.freeze.type_names import (
     Fields,
     Message,

@@ -46,9 +46,9 @@ HEAD_BYTES: Final = 4096  # enough of a binary value to tell its type by magic b
 HEADS_BYTES: Final = 65_536  # all heads of one value together
 DECIMAL_BITS: Final = 2048  # 617 digits; CPython lets nobody set its own limit below 640
 _RETRIES: Final = 4
-_SIZED_WHEN_OMITTED: Final = 100
-#: What a key costs beside its length once the text is spent: enough for some fifty bare names.
-_SPENT_KEY: Final = 16
+_SIZED_WHEN_OMITTED: Final = 64
+#: What a key costs beside its length once the text is spent: enough for some thirty bare names.
+_SPENT_KEY: Final = 32
 #: Dicts of so many entries are first looked at as a whole (:func:`measure_flat`).
 FLAT_ENTRIES: Final = 32
 
@@ -159,7 +159,8 @@ def copy_pairs(  # noqa: C901 - the hot loop: a call for each leaf would double 
     text, nodes, floor = walk.text, walk.nodes, walk.floor
     entered = False
     try:
-        for name, item in pairs:
+        entries = iter(pairs)
+        for name, item in entries:
             if nodes <= 0 or text < floor:
                 break
             nodes -= 1
@@ -209,7 +210,7 @@ def copy_pairs(  # noqa: C901 - the hot loop: a call for each leaf would double 
         path.discard(key)
     walk.text, walk.nodes = text, nodes
     if len(out) < total:
-        _omit_keys(walk, out, pairs, total)
+        _omit_keys(walk, out, entries, total)
     return out
 
 
@@ -333,12 +334,12 @@ def stop(walk: Walk, marker: str, size: int = 2) -> str:
 
 
 def _omit_keys(
-    walk: Walk, out: dict[str, Any], pairs: Iterable[tuple[Any, Any]], total: int
+    walk: Walk, out: dict[str, Any], left: Iterable[tuple[Any, Any]], total: int
 ) -> None:
     count = total - len(out)
     # The least that an entry takes is `"":0,`; the texts at hand are added to that bound.
     walk.cut += 5 * count - 18 - len(str(count))
-    walk.cut += _text_bytes([item for _, item in _some(pairs, len(out))])
+    walk.cut += _text_bytes([item for _, item in _some(left, 0)])
     walk.truncated = True
     out[_free_key(out, "omitted_keys", {})] = count
 
