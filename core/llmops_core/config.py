@@ -13,6 +13,7 @@ from llmops_core.errors import ConfigError
 
 __all__ = [
     "DEFAULT_STORAGE_URL",
+    "Compact",
     "Durability",
     "Overload",
     "Settings",
@@ -25,6 +26,7 @@ DEFAULT_STORAGE_URL: Final = "parquet:./llmops_data"
 MEGABYTE: Final = 1024 * 1024
 Durability = Literal["journal", "memory"]
 Overload = Literal["drop", "block"]
+Compact = Literal["idle", "off"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: Spans and seconds of a stored batch; None leaves it to the storage.
     batch_size: int | None = None
     flush_interval_seconds: float | None = None
+    #: ``idle`` merges the small files of closed days while nothing is written; ``off`` never does.
+    compact: Compact = "idle"
     #: Spans of one trace that are stored; what comes after is counted.
     trace_spans: int = 10_000
     #: Spans that may be open at once; the idlest trees are closed beyond it.
@@ -69,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{name}={value!r}", "expected a text or None")
         self._check_choice("durability", get_args(Durability))
         self._check_choice("overload", get_args(Overload))
+        self._check_choice("compact", get_args(Compact))
         self._check("content_limit", int, 0, MEGABYTE)
         for name in ("queue_events", "open_spans", "trace_spans"):
             self._check(name, int, 1, 100_000_000)

@@ -18,6 +18,7 @@ from llmops_core.batch import SpanBatch
 from llmops_core.clock import Clock
 from llmops_core.config import Settings, state_dir
 from llmops_core.delivery.collecting import Collecting
+from llmops_core.delivery.compacting import IdleCompaction
 from llmops_core.delivery.exporting import ExportWorker
 from llmops_core.delivery.flushing import FlushMark
 from llmops_core.delivery.lane import Lane
@@ -105,6 +106,7 @@ class Pipeline:
             undo.callback(self.collecting.close)
             self.exporters = [ExportWorker(n, e, failures) for n, e in exporters.items()]
             self.store = self._make_store()
+            self.compaction = IdleCompaction(storage, self.store, settings.compact, failures)
             self.delivery = self._make_delivery()
             self.watchdog = Watchdog(self._workers, failures.report)
             self._make_intake(queue or new_queue(settings))
@@ -121,6 +123,8 @@ class Pipeline:
             self._undo.pop_all()
         if self.journal is not None:
             self.lane.submit(self._recover(self.journal.folder.parent))
+        if self.compaction.wanted:
+            self.lane.submit(self.compaction.run())
 
     def discard(self) -> None:
         """Close again what was opened and never started."""
@@ -215,6 +219,7 @@ class Pipeline:
     def close(self, timeout: float) -> tuple[str, ...]:
         """Close intake first, sinks last; return the stages that had not answered by the deadline."""
         deadline = time.monotonic() + timeout
+        self.compaction.stop()
         mark = FlushMark(self._stages(), closing=True)
         self.watchdog.look()
         self.watchdog.stop()
@@ -274,6 +279,7 @@ class Pipeline:
             "sanitized": dict(self.finisher.sanitized),
             "journal": self._journal_stats(),
             "storage": store.state(),
+            "compaction": self.compaction.stats(),
             "exporters": {e.name: e.stats() for e in self.exporters},
             "collectors": {"missed": dict(self.collecting.missed)},
             "hooks": {"missed": self._notifier.missed},
@@ -302,7 +308,7 @@ class Pipeline:
 
     async def _recover(self, root: Path) -> None:
         async def write(batch: SpanBatch) -> None:
-            await self.storage.write(self.collecting.collect(batch))
+            await self.store.write_recovered(self.collecting.collect(batch))
 
         self.recovered = await recover(root, write, batch_spans=self.batch_spans)
         for failed in self.recovered.failed:
@@ -370,6 +376,7 @@ def idle_stats(queue: IntakeQueue, failures: Failures) -> dict[str, Any]:
         "sanitized": {},
         "journal": {"level": "not open"},
         "storage": {"state": "not open", "seconds": 0.0, "retries": 0, "last_error": None},
+        "compaction": {"state": "not open"},
         "exporters": {},
         "collectors": {"missed": {}},
         "hooks": {"missed": 0},

@@ -192,6 +192,35 @@ def test_a_large_journal_is_recovered_within_the_memory_of_a_few_ranges(tmp_path
     assert peak < 20_000_000, "a segment, or a few ranges"
 
 
+def test_a_long_recovery_lets_others_on_its_thread_have_their_turn(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, new_writer_id(), max_bytes=2**30)
+    for first in range(1, 30_001, 50):
+        journal.append([span(q).replace(input="x" * 500) for q in range(first, first + 50)])
+    journal.release()
+    began_writing = False
+    turns = [0, 0]
+
+    async def write(batch: SpanBatch) -> None:  # as a storage that never awaits
+        nonlocal began_writing
+        began_writing = True
+
+    async def others() -> None:
+        while True:
+            turns[began_writing] += 1
+            await asyncio.sleep(0)
+
+    async def main() -> RecoveryReport:
+        living = asyncio.create_task(others())
+        try:
+            return await recover(tmp_path, write, batch_spans=1_000)
+        finally:
+            living.cancel()
+
+    assert asyncio.run(main()).spans == 30_000
+    assert turns[0] > 3, "while it looks what lies where"
+    assert turns[1] > 20, "and between the ranges that it stores"
+
+
 def test_what_was_open_becomes_incomplete_once(tmp_path: Path) -> None:
     journal = died(tmp_path, upto=3)
     opened = [span(0, outcome="incomplete", run=100), span(0, outcome="incomplete", run=2)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from llmops_core.cli.compact import compact
 from llmops_core.cli.demo import demo
 from llmops_core.cli.doctor import doctor
 from llmops_core.cli.output import guarded_output
@@ -31,6 +32,7 @@ app.command()(query)
 app.command()(waiting)
 app.command()(doctor)
 app.command()(recover)
+app.command()(compact)
 
 
 def _version(asked: bool) -> None:

@@ -55,6 +55,7 @@ def _report(storage: str | None) -> dict[str, Any]:
             "root": str(root) if root else None,
             "writers": [state._asdict() for state in journal_states(root)],
         },
+        "compaction": _compaction(url),
         "plugins": {
             "builtin": {kind: sorted(names) for kind, names in BUILTINS.items()},
             "installed": installed_plugins(),
@@ -92,6 +93,26 @@ def _storage(url: str, option: str | None) -> dict[str, Any]:
     found["spans"] = row[0]["count"] if row else 0
     found["newest"] = row[0]["max_end_time"] if row else None
     return found
+
+
+def _compaction(url: str) -> dict[str, Any] | None:
+    """Return how many files wait to be merged and who does it; None where there are no files."""
+    from pathlib import Path
+
+    from llmops_core.parts import make_storage
+    from llmops_core.plugins import PluginHost
+    from llmops_core.storage.parquet.compaction import small_files
+    from llmops_core.storage.parquet.lock import owner
+
+    try:
+        storage = make_storage(PluginHost(), url)
+        folder = getattr(storage, "folder", None)
+        if not hasattr(storage, "compaction") or not isinstance(folder, Path):
+            return None
+        files, days = small_files(folder)
+        return {"files": files, "days": days, "owner": owner(folder)}
+    except Exception:  # told as the storage's error
+        return None
 
 
 def _settings() -> dict[str, Any]:
@@ -151,6 +172,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield from _trouble_lines(writer["trouble"])
     if not report["journals"]["writers"]:
         yield "            none: nothing waits to be stored"
+    if report["compaction"]:
+        yield f"compaction  {_compaction_text(report['compaction'])}"
     for kind, names in report["plugins"]["builtin"].items():
         yield f"{'plugins' if kind == 'storage' else '':<12}built-in {kind}: {', '.join(names)}"
     installed = [f"{name} ({dist})" for name, dist in report["plugins"]["installed"].items()]
@@ -164,6 +187,18 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     for name, variable in report["environment"].items():
         note = "" if variable["read"] else "   ? not a variable that is read"
         yield f"            {visible(name)}={visible(variable['value'])}{note}"
+
+
+def _compaction_text(found: dict[str, Any]) -> str:
+    from llmops_core.render.text import plural, visible
+
+    owner = found["owner"]
+    if owner is not None:
+        return visible(f"process {owner.get('pid', '?')} is at it")
+    if not found["files"]:
+        return "closed days have no files to merge"
+    many = f"{plural(found['files'], 'small file')} in {plural(found['days'], 'closed day')}"
+    return f"{many}: merged when a monitor is idle, or run: llmops compact"
 
 
 def _trouble_lines(trouble: dict[str, Any]) -> Iterator[str]:

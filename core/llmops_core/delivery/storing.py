@@ -88,6 +88,8 @@ class StoreWorker:
         self._last_error: str | None = None
         self._running = False
         self._stopped = False
+        self._turn = asyncio.Lock()
+        self._last_work = time.monotonic()
         #: Spans handed over and not yet stored or dropped: in the journal, or in memory only.
         self.journaled = 0
         self.queued = 0
@@ -131,6 +133,16 @@ class StoreWorker:
     def stop(self) -> None:
         """Stop trying: what is not stored stays in the journal."""
         self._stopped = True
+
+    def idle_seconds(self) -> float:
+        """Return how long nothing was waiting or written; 0 while something is."""
+        if self._items or self._write_began is not None:
+            return 0.0
+        return time.monotonic() - self._last_work
+
+    async def write_recovered(self, batch: SpanBatch) -> None:
+        """Write a batch of a dead writer, in turn with the living one's. On the storage's lane."""
+        await self._write(batch)
 
     def watch(self) -> None:
         """Count a write that takes too long, once. Called on any thread."""
@@ -279,13 +291,16 @@ class StoreWorker:
         item.sealed = True
 
     async def _write(self, batch: SpanBatch) -> None:
-        self._write_began = time.monotonic()
-        try:
-            await self._storage.write(batch if self._ours else batch.copied())
-            self._failing_since = None
-        finally:
-            self.watch()
-            self._write_began = None
+        # One at a time: a recovery writes too, and a storage may await in the middle.
+        async with self._turn:
+            self._write_began = time.monotonic()
+            try:
+                await self._storage.write(batch if self._ours else batch.copied())
+                self._failing_since = None
+            finally:
+                self.watch()
+                self._write_began = None
+                self._last_work = time.monotonic()
 
     def _account_stored(self, item: _Range, batch: SpanBatch) -> None:
         with self._lock:

@@ -3,17 +3,20 @@
 Runs at the next start on the storage's own thread, and by ``llmops recover``. Each journal is locked
 while it is replayed, and a range that its writer had sealed is cut the same way, so neither two
 recoverers nor a crash in the middle can store a span twice. A journal may be larger than memory: it
-is read once to see what lies where, and then one range at a time.
+is read once to see what lies where, and then one range at a time. In between the thread is given
+back again and again: a living monitor's writes and queries run on it too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import contextlib
 import fcntl
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final, Self
@@ -40,6 +43,8 @@ __all__ = ["RecoveryReport", "recover", "writers"]
 DEFAULT_BATCH: Final = 5_000
 #: Records are looked up in pieces of this size: an entry for each would be as large as the spans.
 PIECE_BYTES: Final = 64 * 1024
+#: How long the index pass works before it lets others on the thread have their turn.
+STEP_SECONDS: Final = 0.02
 Write = Callable[[SpanBatch], Awaitable[None]]
 
 
@@ -76,6 +81,7 @@ async def recover(root: Path, write: Write, *, batch_spans: int = DEFAULT_BATCH)
     """
     report = RecoveryReport()
     for folder in _folders(root):
+        await asyncio.sleep(0)
         descriptor = _lock(folder)
         if descriptor is None:
             report.skipped_living += 1
@@ -186,7 +192,7 @@ class _Index(msgspec.Struct):
 
 async def _replay(folder: Path, write: Write, batch_spans: int, report: RecoveryReport) -> None:
     opened = _read_open(folder)
-    index = _index(folder, opened, report)
+    index = await _index(folder, opened, report)
     with _Appender(folder) as log:
         _add_open(list(opened.values()), index, log, batch_spans, report)
         index.sort()
@@ -202,20 +208,24 @@ async def _replay(folder: Path, write: Write, batch_spans: int, report: Recovery
             pending = pending.without(mine)
             if (first, last) not in sealed:
                 log.append(encode_range(first, last))
+            await asyncio.sleep(0)  # a storage that writes without awaiting would keep the thread
             await write(SpanBatch(rows, writer_id=folder.name, first_seq=first, last_seq=last))
             log.append(encode_stored(first, last))
             report.spans += len(rows)
 
 
-def _index(folder: Path, opened: dict[str, Span], report: RecoveryReport) -> _Index:
+async def _index(folder: Path, opened: dict[str, Span], report: RecoveryReport) -> _Index:
     """Read the segments, one at a time; forget of *opened* what has finished since."""
-    index = _Index()
+    index, began = _Index(), time.monotonic()
     for path in segments(folder):
         data = path.read_bytes()
         damage, end = Damage(), 0
         for record in read_records(data, 0, damage):
             end = record.end
             index.note(path, record, opened)
+            if time.monotonic() - began > STEP_SECONDS:
+                await asyncio.sleep(0)
+                began = time.monotonic()
         if damage.records:
             _keep_damaged(path)
             report.damaged_records += damage.records

@@ -1,7 +1,8 @@
 """The files of a Parquet folder: their names, which of them to read, and what is left over.
 
 A file ``<folder>/YYYY-MM-DD/events_<writer>_<first>-<last>.parquet`` holds the spans of one sealed
-range that ended on that UTC day. Anything else in the folder is somebody else's and stays unread.
+range that ended on that UTC day, ``events_compacted_<id>.parquet`` those of many ranges. Anything
+else in the folder is somebody else's and stays unread.
 """
 
 from __future__ import annotations
@@ -25,24 +26,35 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "LOCK_NAME",
     "RangeFile",
+    "compacted_name",
     "day_of",
+    "days",
     "file_name",
     "is_readable",
+    "list_day",
     "list_files",
     "make_folder",
+    "sweep_compacted",
     "sweep_temporary",
     "sync_folder",
     "temporary_name",
 ]
 
 _NAME: Final = re.compile(r"events_([0-9a-z]+)_([0-9]+)-([0-9]+)\.parquet")
+_COMPACTED: Final = re.compile(r"events_compacted_[0-9a-f]{19}\.parquet")
 _TEMPORARY: Final = re.compile(r"\.events_([0-9a-z]+)_[0-9]+-[0-9]+\.[0-9a-f]+\.parquet\.tmp")
+_COMPACTED_TEMPORARY: Final = re.compile(r"\.events_compacted_[0-9a-f]{19}\.\w+\.parquet\.tmp")
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _WRITER: Final = re.compile(r"[0-9a-z]+")
 _EPOCH: Final = dt.date(1970, 1, 1)
 _DAY_MICROS: Final = 86_400_000_000
 _STALE_SECONDS: Final = 600
+#: Held by the one process that compacts a folder.
+LOCK_NAME: Final = ".compacting"
+# Far below the grace that replaced files are given.
+_SLOW_SCAN_SECONDS: Final = 0.5
 
 # What a footer may promise before it is believed: a megabyte can expand to ten gigabytes.
 _MAX_COLUMNS: Final = 1_000
@@ -51,13 +63,18 @@ _MAX_GROUP_BYTES: Final = 4 * 1024**3
 
 
 class RangeFile(NamedTuple):
-    """One file, by what its name and folder say."""
+    """One file, by what its name and folder say; a compacted one has no range in its name."""
 
     path: str
     day: str
     writer: str
     first: int
     last: int
+
+    @property
+    def compacted(self) -> bool:
+        """Whether it holds many ranges, which its footer names."""
+        return self.first == 0
 
 
 def day_of(micros: int) -> str:
@@ -86,26 +103,52 @@ def temporary_name(name: str) -> str:
     return f".{name.removesuffix('.parquet')}.{secrets.token_hex(4)}.parquet.tmp"
 
 
+def compacted_name() -> str:
+    """Return a new name for a compacted file; names sort by time."""
+    return f"events_compacted_{time.time_ns() // 1_000_000:011x}{secrets.token_hex(4)}.parquet"
+
+
+def days(folder: Path) -> list[str]:
+    """Return the names of the day folders, oldest first."""
+    found = (e.name for e in _entries(folder) if e.is_dir(follow_symlinks=False))
+    return sorted(filter(_DAY.fullmatch, found))
+
+
 def list_files(folder: Path, since: int | None = None) -> list[RangeFile]:
     """Return the files of the folder, without the days before *since*.
 
     A span's day is that of its end, which is never before its start, so days before *since* hold
-    nothing that starts at or after it.
+    nothing that starts at or after it. Files that a compacted one replaces are among them.
     """
     first_day = "" if since is None else day_of(since)
     found = []
-    for day in _entries(folder):
-        if day.name < first_day or not _DAY.fullmatch(day.name):
-            continue
-        if not day.is_dir(follow_symlinks=False):
-            continue
-        for entry in _entries(Path(day.path)):
-            match = _NAME.fullmatch(entry.name)
-            # No links: what they point to may lie outside of the folder.
-            if match and entry.is_file(follow_symlinks=False):
-                writer, first, last = match.groups()
-                found.append(RangeFile(entry.path, day.name, writer, int(first), int(last)))
-    return sorted(found, key=lambda f: (f.day, f.writer, f.first))
+    for day in days(folder):
+        if day >= first_day:
+            found += list_day(folder / day)
+    return found
+
+
+def list_day(folder: Path) -> list[RangeFile]:
+    """Return the files of one day.
+
+    A listing is no snapshot: one that takes longer than replaced files are kept could miss a
+    compacted file that appeared and the files that went for it. So it is made again.
+    """
+    while True:
+        began = time.monotonic()
+        entries = list(_entries(folder))
+        if time.monotonic() - began < _SLOW_SCAN_SECONDS:
+            break
+    found = []
+    for entry in entries:
+        match = _NAME.fullmatch(entry.name)
+        # No links: what they point to may lie outside of the folder.
+        if match and entry.is_file(follow_symlinks=False):
+            writer, first, last = match.groups()
+            found.append(RangeFile(entry.path, folder.name, writer, int(first), int(last)))
+        elif _COMPACTED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            found.append(RangeFile(entry.path, folder.name, "compacted", 0, 0))
+    return sorted(found, key=lambda f: (f.writer, f.first, f.path))
 
 
 def make_folder(folder: Path) -> None:
@@ -122,19 +165,33 @@ def make_folder(folder: Path) -> None:
 def sweep_temporary(folder: Path, journal_root: Path) -> int:
     """Remove files that a writer began and cannot finish; return how many.
 
-    A file goes if its writer is dead, which shows in that nobody holds the lock of its journal, or
-    if it is older than any write takes.
+    A file goes if its writer is dead, which shows in that nobody holds the lock of its journal (or
+    the compactor's lock), or if it is older than any write takes.
     """
     swept = 0
-    for day in _entries(folder):
-        if not _DAY.fullmatch(day.name) or not day.is_dir(follow_symlinks=False):
-            continue
-        for entry in _entries(Path(day.path)):
-            match = _TEMPORARY.fullmatch(entry.name)
-            if match and (_stale(entry) or _dead(journal_root / match[1] / "lock")):
+    for day in days(folder):
+        for entry in _entries(folder / day):
+            if _is_left_over(entry, folder, journal_root):
                 with contextlib.suppress(FileNotFoundError):  # another process sweeps too
                     Path(entry.path).unlink()
                     swept += 1
+    return swept
+
+
+def _is_left_over(entry: os.DirEntry[str], folder: Path, journal_root: Path) -> bool:
+    if _COMPACTED_TEMPORARY.fullmatch(entry.name):
+        return _dead(folder / LOCK_NAME)
+    match = _TEMPORARY.fullmatch(entry.name)
+    return bool(match and (_stale(entry) or _dead(journal_root / match[1] / "lock")))
+
+
+def sweep_compacted(folder: Path) -> int:
+    """Remove what a compactor left half written in one day. Only with the compactor's lock held."""
+    swept = 0
+    for entry in _entries(folder):
+        if _COMPACTED_TEMPORARY.fullmatch(entry.name):
+            Path(entry.path).unlink(missing_ok=True)
+            swept += 1
     return swept
 
 

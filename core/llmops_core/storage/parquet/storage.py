@@ -32,6 +32,7 @@ from llmops_core.storage.parquet.files import (
     sync_folder,
     temporary_name,
 )
+from llmops_core.storage.parquet.sources import CompactedFiles, StoredRanges
 from llmops_core.storage.parquet.tail import JournalTails
 
 if TYPE_CHECKING:
@@ -39,14 +40,17 @@ if TYPE_CHECKING:
 
     from llmops_core.batch import SpanBatch
     from llmops_core.plugins import Registry
+    from llmops_core.storage.parquet.compaction import Compactor
 
-__all__ = ["ParquetStorage"]
+__all__ = ["ParquetStorage", "write_options"]
 
 _log: Final = logging.getLogger("llmops")
 _FAMILY: Final = ("trace_id", "start_time")
 _GROUP_ROWS: Final = 20_000
 _GROUP_BYTES: Final = 256 * 1024 * 1024
 _TRIES: Final = 4
+#: How often a query starts again because a file was replaced by a compaction since it was listed.
+_MOST_MOVES: Final = 50
 # Few different values, so they are stored once a row group; and the keys of the two maps.
 _REPEATED: Final = [
     *(c.name for c in COLUMNS if c.type == "enum"),
@@ -72,6 +76,7 @@ class ParquetStorage:
         self.read_only = read_only
         self._engine = DuckEngine(self.folder)
         self._tails = JournalTails(self.journal_root)
+        self._compacted = CompactedFiles()
         self._lock = threading.Lock()
         self._unreadable: dict[str, tuple[int, int]] = {}
 
@@ -120,7 +125,8 @@ class ParquetStorage:
             days.setdefault(day_of(span.end_time), []).append(at)
         for day, rows in sorted(days.items()):
             path = self.folder / day / name
-            if path.exists():
+            # In this order: a file goes only after the compacted one that holds it has come.
+            if path.exists() or self._is_compacted(day, batch):
                 continue
             table = batch.arrow if len(days) == 1 else batch.arrow.take(rows)
             make_folder(path.parent)
@@ -140,27 +146,41 @@ class ParquetStorage:
             cancellation.cancel()
             raise
 
+    def compaction(self) -> Compactor:
+        """Return a compaction of closed days for the monitor to run when it is idle.
+
+        Its steps are short, and it waits for many small files: what is asked for by name,
+        ``llmops compact``, does more at once.
+        """
+        from llmops_core.storage.parquet.compaction import IDLE_LIMITS, Compactor
+
+        return Compactor(self.folder, limits=IDLE_LIMITS)
+
     async def close(self) -> None:
         """Stop running queries and drop DuckDB's connection."""
         self._engine.close()
 
     def _query(self, query: SpanQuery, cancellation: Cancellation) -> pa.Table:
-        for attempt in range(_TRIES):
-            tail, files = self._source(query.since)
-            paths = [f.path for f in files]
+        tries = moves = 0
+        while True:
+            paths: list[str] = []
             try:
+                tail, files = self._source(query.since)
+                paths = [f.path for f in files]
                 return self._engine.run(query, tail, paths, cancellation)
-            except UnreadableDataError:
-                if attempt == _TRIES - 1:
-                    raise
-                if not all(map(os.path.exists, paths)):
+            except (UnreadableDataError, FileNotFoundError) as error:
+                gone = isinstance(error, FileNotFoundError)
+                if moves < _MOST_MOVES and (gone or not all(map(os.path.exists, paths))):
+                    moves += 1
                     continue  # compacted or deleted since it was listed
+                tries += 1
+                if gone or tries == _TRIES:
+                    raise
                 bad = [path for path in paths if not is_readable(path)]
                 bad = bad or self._damaged(paths, cancellation)
                 if not bad:
                     raise
                 self._leave_out(bad)
-        raise AssertionError("the last try returned or raised")
 
     def _source(self, since: int | None) -> tuple[pa.Table, list[RangeFile]]:
         """Return the tail and the files that together hold every span once."""
@@ -168,8 +188,15 @@ class ParquetStorage:
             # In this order: a span on its way from a journal to a file is then in one of the two.
             self._tails.refresh()
             files = list_files(self.folder, since)
-            tail = self._tails.table(files)
-            return tail, [f for f in files if not self._is_left_out(f.path)]
+            tail = self._tails.table(StoredRanges(files, self._compacted))
+            # A damaged file hides nothing: what it was made of may still be there.
+            sound = [f for f in files if not self._is_left_out(f.path)]
+            return tail, self._compacted.visible(sound)
+
+    def _is_compacted(self, day: str, batch: SpanBatch) -> bool:
+        """Whether a range was written before, and its file has been replaced since."""
+        first, last = batch.first_seq, batch.last_seq
+        return self._compacted.hold(self.folder / day, batch.writer_id, first, last)
 
     def _damaged(self, paths: Sequence[str], cancellation: Cancellation) -> list[str]:
         """Find, by halving, the files that are damaged behind a sound footer."""
@@ -247,7 +274,7 @@ def _write_file(path: Path, table: pa.Table) -> None:
     try:
         with (
             pa.OSFile(str(temporary), "wb") as file,
-            pq.ParquetWriter(file, table.schema, **_options(table.num_rows)) as writer,
+            pq.ParquetWriter(file, table.schema, **write_options(table.num_rows)) as writer,
         ):
             for group in _groups(table):
                 writer.write_table(group, row_group_size=_GROUP_ROWS)
@@ -268,7 +295,8 @@ def _groups(table: pa.Table) -> list[pa.Table]:
     return [table.slice(at, rows).sort_by(order) for at in range(0, table.num_rows, rows)]
 
 
-def _options(rows: int) -> dict[str, Any]:
+def write_options(rows: int) -> dict[str, Any]:
+    """Return how a file is written whose row groups have up to *rows* rows."""
     import pyarrow.parquet as pq
 
     options: dict[str, Any] = {

@@ -6,9 +6,7 @@ looked, so its memory is that of the tail and not of the journal.
 
 from __future__ import annotations
 
-import bisect
 import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +15,8 @@ from llmops_core.capacity import with_capacity
 from llmops_core.journal.format import Damage, Range, read_records, segments
 from llmops_core.schema import arrow_schema
 from llmops_core.span import Span
-from llmops_core.storage.parquet.files import RangeFile, day_of
+from llmops_core.storage.parquet.files import day_of
+from llmops_core.storage.parquet.sources import StoredRanges
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,28 +48,12 @@ class JournalTails:
             writer = self._writers.setdefault(name, _Writer(self._root / name))
             writer.refresh(self.damage)
 
-    def table(self, files: Iterable[RangeFile]) -> pa.Table:
-        """Return the spans that are in none of the *files*, measured as delivery measures them."""
+    def table(self, stored: StoredRanges) -> pa.Table:
+        """Return the spans that are not *stored*, measured as delivery measures them."""
         import pyarrow as pa
 
-        ranges: dict[tuple[str, str], list[Range]] = {}
-        for file in files:
-            ranges.setdefault((file.day, file.writer), []).append((file.first, file.last))
-        stored = {key: _Ranges(value) for key, value in ranges.items()}
         tables = [table for writer in self._writers.values() for table in writer.tables(stored)]
         return pa.concat_tables([arrow_schema().empty_table(), *tables])
-
-
-class _Ranges:
-    """Sorted ranges that can be asked for a number; ranges of one writer and day do not overlap."""
-
-    def __init__(self, ranges: Sequence[Range]) -> None:
-        self._ranges = sorted(ranges)
-        self._firsts = [first for first, _ in self._ranges]
-
-    def __contains__(self, number: int) -> bool:
-        at = bisect.bisect_right(self._firsts, number) - 1
-        return at >= 0 and number <= self._ranges[at][1]
 
 
 class _Writer:
@@ -89,7 +72,7 @@ class _Writer:
                 seen[path.name] = segment
         self._segments = seen  # a segment that is gone was stored throughout
 
-    def tables(self, stored: dict[tuple[str, str], _Ranges]) -> list[pa.Table]:
+    def tables(self, stored: StoredRanges) -> list[pa.Table]:
         # The journal's own notes count too: a file may have been deleted for good since.
         for segment in self._segments.values():
             segment.forget(self._folder.name, stored, self._stored)
@@ -132,17 +115,16 @@ class _Segment:
         self._offset += end
         return True
 
-    def forget(
-        self, writer: str, stored: dict[tuple[str, str], _Ranges], noted: list[Range]
-    ) -> None:
+    def forget(self, writer: str, stored: StoredRanges, noted: list[Range]) -> None:
         """Drop the spans that are stored; for good, as nothing that is stored returns."""
         if not self.spans:
             return
         keep = []
         for at, span in enumerate(self.spans):
-            key = (day_of(span.end_time), span.writer_id or writer)
-            seq = span.seq or 0
-            if seq not in stored.get(key, ()) and not any(a <= seq <= b for a, b in noted):
+            seq, day = span.seq or 0, day_of(span.end_time)
+            if any(a <= seq <= b for a, b in noted):
+                continue
+            if not stored.has(day, span.writer_id or writer, seq):
                 keep.append(at)
         if len(keep) == len(self.spans):
             return
