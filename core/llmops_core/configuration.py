@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from llmops_core import sources
-from llmops_core.config import Durability, Overload
+from llmops_core.config import Compact, Durability, Overload
 from llmops_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class MonitorConfig(BaseSettings):
     queue_bytes: int | None = None
     overload: Overload | None = None
     block_seconds: float | None = None
+    compact: Compact | None = None
     backlog_bytes: int | None = None
     journal_bytes: int | None = None
     batch_size: int | None = None
