@@ -101,7 +101,7 @@ class Monitor:
         self._pid = os.getpid()
         freezer = Freezer(self.settings.content_limit)
         try:
-            pipeline = self._open(None)
+            pipeline = self._open(None, self._notifier)
             pipeline.start()
         except BaseException:
             self._notifier.close(0)
@@ -271,7 +271,9 @@ class Monitor:
 
     # ---- inside ----
 
-    def _open(self, queue: IntakeQueue | None, *, later: bool = False) -> Pipeline:
+    def _open(
+        self, queue: IntakeQueue | None, notifier: Notifier, *, later: bool = False
+    ) -> Pipeline:
         return Pipeline(
             storage=make_storage(self._host, self._target),
             storage_name=storage_name(self._target),
@@ -280,7 +282,7 @@ class Monitor:
             settings=self.settings,
             clock=self._clock,
             failures=self._failures,
-            notifier=self._notifier,
+            notifier=notifier,
             queue=queue,
             open_later=later,
         )
@@ -352,7 +354,7 @@ class Monitor:
         """Open a pipeline for what waits, unless the monitor was closed meanwhile."""
         notifier = Notifier(self._host, self._failures)
         try:
-            pipeline = self._open(self.recorder.queue, later=True)
+            pipeline = self._open(self.recorder.queue, notifier, later=True)
             with self._lock:
                 if self._closed:
                     pipeline.discard()

@@ -7,6 +7,7 @@ never ends, so the table is bounded: past :data:`MAX_RUNS` the oldest run is for
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import Any, Final
@@ -95,6 +96,14 @@ class OpenRuns:
 _by_recorder: weakref.WeakKeyDictionary[Any, OpenRuns] = weakref.WeakKeyDictionary()
 _books: weakref.WeakKeyDictionary[Any, OpenRuns] = weakref.WeakKeyDictionary()
 _books_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _books_lock
+    _books_lock = threading.Lock()  # another thread may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def runs_of(monitor: Any) -> OpenRuns:

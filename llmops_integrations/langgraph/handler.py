@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -66,6 +67,14 @@ _handlers: Final[weakref.WeakKeyDictionary[Monitor, weakref.ref[LangGraphHandler
     weakref.WeakKeyDictionary()
 )
 _lock = Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = Lock()  # another thread may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def shared_handler(monitor: Monitor | None) -> LangGraphHandler:

@@ -7,6 +7,7 @@ is left, writing inside of the folder, is refused by running single SELECT state
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmops_core.errors import QueryError, StorageError
+from llmops_core.forking import renew_after_fork
 from llmops_core.query.description import Filter, SpanQuery
 from llmops_core.query.duckdb import (
     Statement,
@@ -91,8 +93,17 @@ class DuckEngine:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._process = 0
         self._running: set[duckdb.DuckDBPyConnection] = set()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget what is the parent's. Called in a forked child."""
+        self._lock = threading.Lock()  # another thread may have held it
+        if self._connection is not None:
+            # Its destructor would wait for threads that only the parent has, at exit at the latest.
+            for theirs in (self._connection, *self._running):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(theirs))
+            self._connection, self._running = None, set()
 
     def run(
         self,
@@ -164,15 +175,13 @@ class DuckEngine:
         self.interrupt()
         with self._lock:
             connection, self._connection = self._connection, None
-        if connection is not None and self._process == os.getpid():
+        if connection is not None:
             connection.close()
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         with self._lock:
-            if self._connection is None or self._process != os.getpid():
-                # A connection from before a fork has threads that only the parent has.
+            if self._connection is None:
                 self._connection = _locked_connection(self._folder)
-                self._process = os.getpid()
             cursor = self._connection.cursor()
             self._running.add(cursor)
             return cursor

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmops_core.batch import spans_to_arrow
 from llmops_core.errors import ConfigError
+from llmops_core.forking import renew_after_fork
 from llmops_core.hookspecs import hookimpl
 from llmops_core.query import SpanQuery
 from llmops_core.query.duckdb_engine import Cancellation, DuckEngine
@@ -47,6 +48,11 @@ class MemoryStorage:
         self._ids: set[str] = set()
         self._table: pa.Table | None = None  # the first rows, those that were converted
         self._engine = DuckEngine()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Take a new lock, in a forked child: a thread of the parent's may have held the old one."""
+        self._lock = threading.Lock()
 
     @property
     def spans(self) -> list[Span]:

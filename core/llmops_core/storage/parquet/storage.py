@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmops_core.errors import ConfigError, StorageError
+from llmops_core.forking import renew_after_fork
 from llmops_core.hookspecs import hookimpl
 from llmops_core.query import SpanQuery
 from llmops_core.query.duckdb_engine import Cancellation, DuckEngine, UnreadableDataError
@@ -79,6 +80,11 @@ class ParquetStorage:
         self._compacted = CompactedFiles()
         self._lock = threading.Lock()
         self._unreadable: dict[str, tuple[int, int]] = {}
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Take a new lock, in a forked child: a thread of the parent's may have held the old one."""
+        self._lock = threading.Lock()
 
     @property
     def unreadable_files(self) -> int:
