@@ -41,6 +41,9 @@ class Failures:
 
     def report(self, plugin: str, where: str, error: BaseException) -> None:
         """Count a swallowed failure and log the first of its sort."""
+        cause = error.__cause__
+        if cause is not None and not isinstance(cause, Exception):
+            error = cause  # a plugin's sys.exit, which was made an ordinary error on its way here
         key = f"{plugin}.{where}: {type(error).__name__}"
         with self._lock:
             if key not in self._counts and len(self._counts) >= MAX_DISTINCT:

@@ -234,6 +234,7 @@ class Pipeline:
             stored = self.store.journaled == 0 and self.store.queued == 0
             self._close_journal(remove=stored and STAGE not in waiting)
         self.lane.stop()
+        self.lane.join(_left(deadline))
         return tuple(sorted({*waiting, *late}))
 
     def _close_sinks(self, waiting: tuple[str, ...], deadline: float) -> list[str]:

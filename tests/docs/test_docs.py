@@ -262,7 +262,7 @@ def test_the_plugins_page_tells_the_deadlines_and_cut_offs_of_the_code() -> None
     collector = page.partition("## A collector")[2]
     assert f"longer than {exporting.DEADLINE_SECONDS:g} seconds" in exporter
     assert f"longer than {isolation.DEADLINE_SECONDS:g} seconds" in collector
-    assert (isolation.LATE_SECONDS, collecting.SPAN_SECONDS) == (1, 0.002)
+    assert (isolation.LATE_SECONDS, collecting.SPAN_SECONDS) == (0.5, 0.002)
     assert isolation.CUT_OFF_AFTER == 5
     for section in (exporter, collector):
         assert "five failures in a row" in section

@@ -39,7 +39,7 @@ class Collecting:
     """The collectors of one monitor, in order. Called on the delivery's and the storage's thread.
 
     Ours run where they are called: they are pure and return. Plugins run on a helper thread, and a
-    batch waits for one a second, or 2 ms for each of its spans. Who takes longer gets no batch until
+    batch waits for one half a second, or 2 ms for each of its spans. Who takes longer gets no batch until
     it returns; who does not return in ten seconds, or fails five times in a row, is cut off.
     """
 

@@ -19,7 +19,7 @@ CUT_OFF_AFTER: Final = 5
 #: A plugin that does not return for so long is switched off at once.
 DEADLINE_SECONDS: Final = 10.0
 #: After so long without an answer the others go on without it.
-LATE_SECONDS: Final = 1.0
+LATE_SECONDS: Final = 0.5
 
 
 def is_ours(part: object) -> bool:

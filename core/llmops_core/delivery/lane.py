@@ -31,7 +31,8 @@ class Lane:
         self.loop = asyncio.new_event_loop()
         # PYTHONASYNCIODEBUG is for the application's loops: ours may block, and nobody waits.
         self.loop.set_debug(False)
-        self.loop.set_default_executor(_DaemonThreads())
+        self._helpers = _DaemonThreads()
+        self.loop.set_default_executor(self._helpers)
         self._waiting: set[concurrent.futures.Future[Any]] = set()
         self._stopping = self._ending = False
         self._asked: float | None = None
@@ -93,8 +94,17 @@ class Lane:
         return self.submit(work())
 
     def _begin(self, done: concurrent.futures.Future[Any]) -> None:
-        if not self._ending:  # else it is closed with the loop
-            self.loop.create_task(self._contain(done))
+        if self._ending:  # it is closed with the loop
+            return
+        task = self.loop.create_task(self._contain(done))
+
+        def given_up(future: concurrent.futures.Future[Any]) -> None:
+            # Who no longer waits, as for a query that took too long, ends the work too.
+            if future.cancelled():
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self.loop.call_soon_threadsafe(task.cancel)
+
+        done.add_done_callback(given_up)
 
     async def _contain(self, done: concurrent.futures.Future[Any]) -> None:
         # Popped here and not before: a task that is cancelled before its first step never runs.
@@ -141,6 +151,17 @@ class Lane:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(self.loop.stop)
 
+    def join(self, timeout: float) -> None:
+        """Wait until a stopped lane and its helper threads have ended, at most *timeout* seconds.
+
+        Before Python 3.14 a thread that comes back from an extension written in C++ while the
+        interpreter is torn down aborts the process.
+        """
+        deadline = time.monotonic() + timeout
+        for join in (self.worker.join, *[t.join for t in list(self._helpers.living)]):
+            with contextlib.suppress(RuntimeError):  # it is this very thread, or not started yet
+                join(max(0.0, deadline - time.monotonic()))
+
 
 def _ordinary(error: BaseException) -> Exception:
     if isinstance(error, Exception):
@@ -157,12 +178,22 @@ class _DaemonThreads(concurrent.futures.ThreadPoolExecutor):
     hold the program for as long as it hangs.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.living: set[threading.Thread] = set()
+
     def submit(
         self, function: Callable[..., T], /, *args: Any, **kwargs: Any
     ) -> concurrent.futures.Future[T]:
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def run() -> None:
+            try:
+                call()
+            finally:
+                self.living.discard(threading.current_thread())
+
+        def call() -> None:
             if not done.set_running_or_notify_cancel():
                 return
             try:
@@ -172,8 +203,11 @@ class _DaemonThreads(concurrent.futures.ThreadPoolExecutor):
             else:
                 done.set_result(result)
 
+        thread = threading.Thread(target=run, name="llmops-call", daemon=True)
+        self.living.add(thread)
         try:
-            threading.Thread(target=run, name="llmops-call", daemon=True).start()
+            thread.start()
         except RuntimeError:  # no thread can be started while the interpreter exits
+            self.living.discard(thread)
             run()
         return done

@@ -32,7 +32,7 @@ class Notifier:
     """The hooks of the loaded plugins, on a helper thread. pluggy stops at the first error, so we
     call one implementation after the other.
 
-    One that takes longer than a second keeps the thread to itself and is called no more until it
+    One that takes longer than half a second keeps the thread to itself and is called no more until it
     returns; the others go on on a new one. Past ten seconds it is cut off, as it is after five
     failures in a row.
     """

@@ -6,15 +6,19 @@ import asyncio
 import time
 from collections.abc import Callable
 from threading import Condition
+from typing import Final
 
 __all__ = ["Room"]
+
+#: How long waits may be in vain before nobody waits any more.
+STANDSTILL_SECONDS: Final = 1.0
 
 
 class Room:
     """Lets callers wait for a bounded time. Never on the thread of an event loop.
 
-    Once a wait was in vain nobody waits until something was taken: an intake that stands still must
-    not cost the program its deadline at each event.
+    Once waits have been in vain for a second nobody waits until something is taken: an intake that
+    stands still must not cost the program its deadline at each event.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -22,7 +26,7 @@ class Room:
         # Re-entrant inside: a signal handler may record an event in the middle of a wait.
         self._changed = Condition()
         self._waiting = 0
-        self._in_vain = False
+        self._in_vain_since: float | None = None
         #: Calls that waited, and how long in all.
         self.waits = 0
         self.waited_seconds = 0.0
@@ -30,9 +34,11 @@ class Room:
     def wait(self, free: Callable[[], bool]) -> None:
         """Wait until *free* says so, at most the configured time. Called on the host's thread."""
         # Cheaper than asking for the loop and catching its error; documented for this use.
-        if self._in_vain or asyncio._get_running_loop() is not None:
+        if asyncio._get_running_loop() is not None:
             return
-        began = time.monotonic()
+        began, since = time.monotonic(), self._in_vain_since
+        if since is not None and began - since >= STANDSTILL_SECONDS:
+            return
         deadline = began + self._seconds
         with self._changed:
             self._waiting += 1
@@ -40,7 +46,8 @@ class Room:
                 while not free():
                     left = deadline - time.monotonic()
                     if left <= 0:
-                        self._in_vain = True
+                        if self._in_vain_since is None:
+                            self._in_vain_since = time.monotonic()
                         break
                     self._changed.wait(left)
             finally:
@@ -50,7 +57,7 @@ class Room:
 
     def opened(self) -> None:
         """Tell those who wait that something was taken. Called on the intake thread."""
-        self._in_vain = False
+        self._in_vain_since = None
         if self._waiting:
             with self._changed:
                 self._changed.notify_all()

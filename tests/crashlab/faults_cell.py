@@ -1,0 +1,204 @@
+"""One cell, run in a process of its own: a program, monitored with a part that has a fault, or not.
+
+The program prints what it gets and ends in its way. What a cell is judged by besides goes into a
+side file: values, signals, stats, what the witnesses got, what the doctor would read.
+"""
+
+from __future__ import annotations
+
+import json
+import locale
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from faults_acts import FAULTS, Hits
+from faults_hosts import ENDS, FRAMEWORKS, WAYS
+from faults_parts import PARTS, Bad, LabStorage, Witness, is_seen
+
+__all__ = ["TURNS", "run_cell"]
+
+#: Calls of the program: more than the failures after which a plugin is cut off.
+TURNS: Final = 7
+#: Deadlines are shortened, so that a thousand cells can hang.
+_DEADLINES: Final = {
+    "delivery.collecting.LATE_SECONDS": 0.25,
+    "delivery.notifying.LATE_SECONDS": 0.25,
+    "delivery.isolation.LATE_SECONDS": 0.25,
+    "delivery.isolation.DEADLINE_SECONDS": 0.6,
+    "delivery.exporting.DEADLINE_SECONDS": 0.4,
+    "delivery.storing.SLOW_SECONDS": 0.4,
+    "delivery.storing.FIRST_RETRY_SECONDS": 0.002,
+    "delivery.storing.LAST_RETRY_SECONDS": 0.02,
+    "delivery.thread.WATCH_SECONDS": 0.05,
+    "intake.thread.HOUSEKEEPING_SECONDS": 0.05,
+    "intake.thread.OPEN_FILE_SECONDS": 0.05,
+    "monitor.HOOK_SECONDS": 0.3,
+    "pipeline.OPEN_SECONDS": 0.5,
+}
+
+
+def run_cell(cell: dict[str, Any], side: Path) -> None:
+    """Run the program of a cell to its end, and leave the way it leaves."""
+    record: dict[str, Any] = {"values": []}
+    monitored = _Monitored(cell, side.parent, record) if cell.get("part") else None
+    try:
+        monitor = monitored.open() if monitored else None
+        _program(cell, monitor, record, monitored.tick if monitored else lambda: None)
+        if monitored:
+            monitored.finish()
+        record["cwd"], record["locale"] = str(Path.cwd()), locale.setlocale(locale.LC_ALL)
+        record["signals"] = [str(signal.getsignal(n)) for n in signal.valid_signals()]
+    finally:
+        side.write_text(json.dumps(record))
+    ENDS[cell["way"]]()
+
+
+def _program(
+    cell: dict[str, Any], monitor: Any, record: dict[str, Any], tick: Callable[[], None]
+) -> None:
+    program, config = FRAMEWORKS[cell["framework"]](monitor)
+    call = WAYS[cell["way"]]
+    for turn in range(1, TURNS + 1):
+        given = turn if turn < TURNS else -1
+        try:
+            value = f"returned {call(program, given, config)!r}"
+        except Exception as error:
+            value = f"raised {type(error).__name__}: {error}"
+        record["values"].append(value)
+        try:
+            print(turn, value)
+        except ValueError:  # somebody closed it
+            record["stdout closed"] = True
+        tick()
+
+
+class _Monitored:
+    """The monitor of a cell, with the part that has the fault and the witnesses beside it."""
+
+    def __init__(self, cell: dict[str, Any], folder: Path, record: dict[str, Any]) -> None:
+        self.part, self.fault = PARTS[cell["part"]], FAULTS[cell["fault"]]
+        self.record, self.root = record, folder / "journal"
+        self.hits = Hits(most=8 if cell["part"].startswith("storage") else None)
+        self.witness = Witness()
+        self.storage = LabStorage(self.root)
+        self.monitor: Any = None
+        for name, seconds in _DEADLINES.items():
+            _set(name, seconds)
+        if self.part.name == "storage query":  # elsewhere a loaded machine may take its time
+            _set("monitor.QUERY_SECONDS", 0.5)
+        log = logging.getLogger("llmops")
+        log.addHandler(logging.NullHandler())
+        log.propagate = False
+
+    def open(self) -> Any:
+        from llmops_core import Monitor
+
+        given = self.part.build(Bad(self.fault, self.hits), self.storage)
+        arguments: dict[str, list[Any]] = {
+            "plugins": [self.witness],
+            "exporters": [self.witness],
+            "collectors": ["capacity", self.witness],
+        }
+        for name, more in given.items():
+            arguments[name] = [*more, *arguments[name]]
+        if self.part.on_user_thread and self.fault.sort == "hangs":
+            threading.Timer(0.3, self.hits.released.set).start()
+        try:
+            self.monitor = Monitor(self.storage, batch_size=50, **arguments)
+        except BaseException as error:
+            self.record["set_up"] = [type(error).__name__, isinstance(error, Exception), str(error)]
+        self.record["threads_after_set_up"] = _our_threads() if self.monitor is None else 0
+        return self.monitor
+
+    def tick(self) -> None:
+        """After each call of the program: let the plugins get what it made."""
+        if self.monitor is None:
+            return
+        self.monitor.recorder.report("lab", ValueError())  # for those that listen to failures
+        hangs = self.fault.sort == "hangs" and not self.part.at_set_up
+        self.monitor.flush(0.05 if hangs else 5)
+        if self.part.name == "storage query":
+            self._ask()
+
+    def _ask(self) -> None:
+        try:
+            asked = type(self.monitor.query()).__name__
+        except Exception as error:
+            asked = type(error).__name__
+        self.record.setdefault("asked", []).append(asked)
+
+    def finish(self) -> None:
+        """See what is told of the fault, let go what hangs, close, and note what everybody got."""
+        if self.monitor is None:
+            self.record["hits"] = self.hits.count
+            return
+        monitor, record = self.monitor, self.record
+        if is_seen(self.part, self.fault):
+            record["seen"] = _wait(lambda: self._told(monitor.stats()))
+            record["doctor"] = _wait(lambda: self._told_by_doctor(monitor))
+        record["hits_before_release"] = self.hits.count
+        if not self.part.name.endswith(("close", "stopping")):
+            self.hits.released.set()
+        record["flushed"] = monitor.flush(20).complete
+        if self.part.name != "storage query":
+            record["rows"] = sorted(monitor.query()["span_id"].to_pylist())
+        else:
+            record["rows"] = sorted(span.span_id for span in self.storage.spans)
+        began = time.monotonic()
+        report = monitor.close(1 if self.fault.sort == "hangs" else 3)
+        record["close_seconds"] = time.monotonic() - began
+        record["close_waiting"] = list(report.waiting)  # what hangs in a close hangs to the end
+        record["hits"] = self.hits.count
+        record["stats"] = monitor.stats()
+        record["exported"], record["told"] = self.witness.exported, self.witness.told
+        record["stored"] = [
+            [s.span_id, s.name, dict(s.attributes or {})] for s in self.storage.spans
+        ]
+        record["names"] = sorted(self.witness.names)
+
+    def _told(self, stats: dict[str, Any]) -> bool:
+        if self.part.label == "storage":
+            return stats["storage"]["state"] != "ok" or stats["storage"]["retries"] >= 5
+        return self.part.label in stats["cut_off"]
+
+    def _told_by_doctor(self, monitor: Any) -> bool:
+        from llmops_core.cli.doctor import _trouble_lines
+        from llmops_core.cli.journals import journal_states
+
+        (state,) = journal_states(self.root)
+        text = "\n".join(_trouble_lines(state.trouble))
+        if self.part.label == "storage":
+            return "storage" in text
+        return f"plugin {self.part.label} is cut off" in text
+
+
+def _set(name: str, value: float) -> None:
+    import importlib
+
+    module, _, attribute = name.rpartition(".")
+    owner = importlib.import_module(f"llmops_core.{module}")
+    assert hasattr(owner, attribute), name
+    setattr(owner, attribute, value)
+
+
+def _our_threads() -> int:
+    names = [t.name for t in threading.enumerate() if t.name.startswith("llmops-")]
+    deadline = time.monotonic() + 2
+    while names and time.monotonic() < deadline:
+        time.sleep(0.01)
+        names = [t.name for t in threading.enumerate() if t.name.startswith("llmops-")]
+    return len(names)
+
+
+def _wait(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
