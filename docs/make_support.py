@@ -28,12 +28,16 @@ TAIL = """
 The newest release is whatever the package index has when the tests run. What a release lacks is
 found out when it is imported, never by its number. `create_agent`, the supervisor and the swarm are
 tested in the same environments; they are not needed to monitor your graphs.
+
+CrewAI is not part of the extra `all`: it takes 1 GB, and what it pins (pydantic before 2.13, Python
+before 3.14) holds the other packages back. It does install beside them.
 """
 
 #: What tox calls a family of environments, by the package that it is about.
 FRAMEWORKS = {
     "LangChain": ("langchain", ("langchain-core", "langchain")),
     "LangGraph": ("langgraph", ("langgraph",)),
+    "CrewAI": ("crewai", ("crewai",)),
 }
 
 
@@ -45,14 +49,15 @@ def _tox() -> configparser.ConfigParser:
 
 def _pinned(tox: configparser.ConfigParser) -> dict[str, str]:
     """Return the oldest version of each package that tox tests."""
-    pins = re.findall(r"^oldest: *([\w-]+)==([\d.]+)$", tox["testenv"]["deps"], re.MULTILINE)
-    return dict(pins)
+    deps = "\n".join(section["deps"] for _, section in tox.items() if "deps" in section)
+    return dict(re.findall(r"^oldest: *([\w-]+)==([\d.]+)$", deps, re.MULTILINE))
 
 
 def _floors() -> dict[str, str]:
     """Return what the extras ask for, by package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = "\n".join(project["optional-dependencies"]["langgraph"])
+    extras = project["optional-dependencies"]
+    wanted = "\n".join([*extras["langgraph"], *extras["crewai"]])
     return dict(re.findall(r"^([\w-]+)>=([\d.]+)$", wanted, re.MULTILINE))
 
 
@@ -60,7 +65,7 @@ def _frameworks(tox: configparser.ConfigParser) -> list[str]:
     pinned, floors, tested = _pinned(tox), _floors(), tox["tox"]["env_list"]
     rows = []
     for title, (family, packages) in FRAMEWORKS.items():
-        if not re.search(rf"{{[\w,]*\b{family}\b[\w,]*}}-{{oldest,latest}}", tested):
+        if not re.search(rf"\b{family}\b[\w,]*}}?-{{oldest,latest}}", tested):
             raise SystemExit(f"docs/make_support.py: tox.ini tests no {family}-{{oldest,latest}}")
         need = "<br>".join(f"`{p}>={floors[p]}`" for p in packages if p in floors)
         oldest = "<br>".join(f"{p} {pinned[p]}" for p in packages)
