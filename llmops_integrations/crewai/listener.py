@@ -157,9 +157,10 @@ def _keep(table: dict[int, Any], key: int, value: Any) -> None:
 
 
 def _key(source: Any) -> Any:
+    """Return what a crew and its copies have in common: their name, agents and tasks."""
     if type(source).__name__ != "Crew" or not type(source).__module__.startswith("crewai."):
         return None
-    return source.key
+    return source.name, source.key
 
 
 def _nanoseconds(timestamp: Any) -> int:

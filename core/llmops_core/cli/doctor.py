@@ -37,6 +37,16 @@ def doctor(storage: StorageOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+#: Any of these turns CrewAI's own telemetry off; the core knows the names, not the framework.
+_CREWAI_SWITCHES: Final = (
+    "CREWAI_DISABLE_TELEMETRY",
+    "CREWAI_DISABLE_TRACKING",
+    "OTEL_SDK_DISABLED",
+)
+#: What CrewAI takes for yes; releases without the package crewai-core know the first alone.
+_CREWAI_YES: Final = ("true", "1", "yes", "on")
+
+
 def _report(storage: str | None) -> dict[str, Any]:
     from llmops_core.cli.journals import journal_root, journal_states
     from llmops_core.config import storage_url
@@ -50,6 +60,7 @@ def _report(storage: str | None) -> dict[str, Any]:
     return {
         "python": {"version": sys.version.split()[0], "platform": sys.platform},
         "packages": _versions(),
+        "crewai_telemetry": _crewai_telemetry(),
         "storage": _storage(url, storage),
         "journals": {
             "root": str(root) if root else None,
@@ -75,6 +86,25 @@ def _versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
     return versions
+
+
+def _crewai_telemetry() -> dict[str, Any] | None:
+    """Return whether CrewAI's own telemetry is on, and what turns it off; None without CrewAI."""
+    if _versions()["crewai"] is None:
+        return None
+    yes = _CREWAI_YES if _has("crewai-core") else _CREWAI_YES[:1]
+    off = [n for n in _CREWAI_SWITCHES if os.environ.get(n, "").strip().lower() in yes]
+    return {"on": not off, "turned_off_by": off}
+
+
+def _has(package: str) -> bool:
+    import importlib.metadata
+
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _storage(url: str, option: str | None) -> dict[str, Any]:
@@ -159,6 +189,12 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"python      {report['python']['version']} on {report['python']['platform']}"
     for name, version in report["packages"].items():
         yield f"            {name} {version or '(not installed)'}"
+    telemetry = report["crewai_telemetry"]
+    if telemetry is not None:
+        said = "on: set CREWAI_DISABLE_TELEMETRY=true to turn it off"
+        if not telemetry["on"]:
+            said = f"off ({', '.join(telemetry['turned_off_by'])})"
+        yield f"            crewai's own telemetry is {said}"
     state = report["storage"]
     yield f"storage     {visible(state['url'])} (from {state['source']})"
     if state["healthy"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -52,6 +53,37 @@ def test_doctor_tells_versions_storage_plugins_and_settings(stored: str, llmops:
     assert report["settings"]["content_limit"] == {"value": 8192, "source": "default"}
     shown = llmops("doctor")
     assert "✓ answers: 6 spans" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        (None, "", "is on: set CREWAI_DISABLE_TELEMETRY=true to turn it off"),
+        ("CREWAI_DISABLE_TELEMETRY", "false", "is on: set CREWAI_DISABLE_TELEMETRY=true"),
+        ("CREWAI_DISABLE_TELEMETRY", "True", "is off (CREWAI_DISABLE_TELEMETRY)"),
+        ("CREWAI_DISABLE_TRACKING", "1", "is off (CREWAI_DISABLE_TRACKING)"),
+        ("OTEL_SDK_DISABLED", "true", "is off (OTEL_SDK_DISABLED)"),
+    ],
+)
+def test_doctor_says_whether_crewai_sends_telemetry_of_its_own(
+    variable: str | None,
+    value: str,
+    said: str,
+    stored: str,
+    llmops: Call,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    doctor: Any = importlib.import_module("llmops_core.cli.doctor")
+    for name in doctor._CREWAI_SWITCHES:
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, value)
+    installed = dict.fromkeys(doctor._PACKAGES)
+    monkeypatch.setattr(doctor, "_versions", lambda: installed | {"crewai": "1.15.30"})
+    monkeypatch.setattr(doctor, "_has", lambda package: package == "crewai-core")
+    assert said in llmops("doctor", "--storage", stored).out
+    monkeypatch.setattr(doctor, "_versions", lambda: installed)
+    assert "telemetry" not in llmops("doctor", "--storage", stored).out
 
 
 def test_doctor_tells_a_variable_that_nothing_reads(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -90,7 +91,7 @@ class ScriptedLLM(BaseLLM):
             return reply
 
     async def acall(self, messages: Any, tools: Any = None, **more: Any) -> Any:
-        return self.call(messages, tools, **more)
+        return await asyncio.to_thread(self.call, messages, tools, **more)
 
 
 class SearchArguments(BaseModel):
