@@ -1,11 +1,11 @@
 """What monitoring costs the application, as a ratio of CPU time to the same work without it.
 
-One process; rounds of short blocks, the variants of a round in random order, so that a noisy
+One process; rounds of blocks of a second, the variants of a round in random order, so that a noisy
 machine hits all of them alike. A block of ours includes the flush to Parquet. Prints, for each
 scenario and variant, the median of the per-round ratios with a bootstrap 95 % interval::
 
-    python benchmarks/overhead.py                      # about ten minutes
-    python benchmarks/overhead.py --rounds 10 --only graph-sync
+    python benchmarks/overhead.py                      # about three quarters of an hour
+    python benchmarks/overhead.py --rounds 10 --block-seconds 0.25 --only graph-sync
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--block-seconds", type=float, default=0.25)
+    parser.add_argument("--block-seconds", type=float, default=1.0)
     parser.add_argument("--only", choices=list(scenarios()), action="append")
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}; ratio of CPU time to no callbacks")

@@ -22,7 +22,7 @@ from llmops_integrations.langchain.mapping import (
 )
 from llmops_integrations.langchain.metadata import framework_of, identity_fields
 from llmops_integrations.langchain.outlines import Outlines
-from llmops_integrations.langchain.reading import count, name_of, text
+from llmops_integrations.langchain.reading import MAX_TEXT, count, name_of, text
 from llmops_integrations.langchain.runs import Run, runs_of
 from llmops_integrations.langchain.translate import is_placeholder
 
@@ -107,7 +107,9 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         try:
             key = run_id.int
             given, parent, above = self._parent(parent_run_id)
-            name = text(kwargs.get("name")) or name_of(kwargs, serialized, "") or None
+            name: str | None = kwargs.get("name")
+            if type(name) is not str or not name or len(name) > MAX_TEXT:
+                name = name_of(kwargs, serialized, "") or None
             runs = self._runs
             named = bool(runs.agents) and runs.is_named_agent(name, given)
             about = metadata or _NOTHING

@@ -146,7 +146,16 @@ def _decide_alike(values: tuple[Any, ...], decided_by: tuple[tuple[int, Any], ..
     """Whether metadata has the values that an outline was made from, types included."""
     for place, expected in decided_by:
         value = values[place]
-        if value is not expected and not _is_same(value, expected):
+        if (
+            value is not expected
+            # LangGraph makes its tuples anew, of the same parts.
+            and not (
+                type(value) is type(expected) is tuple
+                and len(value) == len(expected)
+                and all(map(is_, value, expected))
+            )
+            and not _is_same(value, expected)
+        ):
             return False
     return True
 
@@ -157,10 +166,8 @@ def _is_same(value: Any, expected: Any) -> bool:
     if kind is not type(expected):
         return False
     if kind is tuple:
-        return len(value) == len(expected) and (
-            all(map(is_, value, expected)) or all(map(_is_same, value, expected))
-        )
-    return (kind is str or kind is int or kind is bool) and bool(value == expected)
+        return len(value) == len(expected) and all(map(_is_same, value, expected))
+    return value is expected or ((kind is str or kind is int or kind is bool) and value == expected)
 
 
 def _is_kept(outline: Outline, run_type: object) -> bool:
