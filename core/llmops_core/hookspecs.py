@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from llmops_core.batch import SpanBatch
     from llmops_core.monitor import Monitor
     from llmops_core.plugins import Registry
+    from llmops_core.span import Span
 
 __all__ = [
     "PROJECT",
     "hookimpl",
+    "llmops_handoff",
     "llmops_monitor_started",
     "llmops_monitor_stopping",
     "llmops_plugin_failed",
@@ -45,6 +47,16 @@ def llmops_spans_stored(batch: SpanBatch) -> None:
 
     Called on a helper thread of the delivery, after the storage's write returned. If it raises, the
     failure is counted, and after five in a row the plugin is cut off.
+    """
+
+
+@hookspec
+def llmops_handoff(handoff: Span) -> None:
+    """Learn that a handoff was stored: a span of kind ``handoff``. Must not change it.
+
+    ``handoff_confirmed`` says whether the target really started; ``input`` is what the source
+    passed and ``output`` what the target received. Called on the helper thread of the hooks, once
+    for each, after ``llmops_spans_stored``.
     """
 
 

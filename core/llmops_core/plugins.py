@@ -64,6 +64,14 @@ class Registry:
         """Provide a collector."""
         self._add("collector", name, factory)
 
+    def analyzer(self, name: str, factory: Factory) -> None:
+        """Provide an analyzer: spans in, a table out."""
+        self._add("analyzer", name, factory)
+
+    def entity_extractor(self, name: str, factory: Factory) -> None:
+        """Provide an entity extractor, which finds what the scanner has no pattern for."""
+        self._add("entity_extractor", name, factory)
+
     def names(self, kind: str) -> list[str]:
         """Return the registered names of a kind, sorted."""
         return sorted(name for known, name in self._factories if known == kind)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmops_core.batch import SpanBatch
     from llmops_core.query import SpanQuery
 
-__all__ = ["Collector", "Exporter", "Storage"]
+__all__ = ["Analyzer", "Collector", "Exporter", "Storage"]
 
 
 @runtime_checkable
@@ -84,4 +84,16 @@ class Collector(Protocol):
         measurement (numbers) or an attribute (text) of that name. Called on a helper thread, one
         batch at a time. Do not change the batch. If you raise, the batch goes on without your
         values and the failure is counted.
+        """
+
+
+@runtime_checkable
+class Analyzer(Protocol):
+    """Turns stored spans into a table: a pure function."""
+
+    def analyze(self, spans: pa.Table) -> pa.Table:
+        """Return a table made of *spans*, whole traces of them.
+
+        Called on the thread of whoever analyses, with as many traces at once as fit; it must not
+        keep anything from one call to the next. What you raise reaches the caller.
         """

@@ -133,3 +133,26 @@ def test_a_hook_that_fails_five_times_in_a_row_is_cut_off() -> None:
         monitor.flush()
     assert monitor.stats()["cut_off"] == ["failing"]
     assert monitor.stats()["failures"]["failing.llmops_spans_stored: OSError"] <= 5
+
+
+def test_each_stored_handoff_is_told_once_and_nothing_else() -> None:
+    class Watch:
+        name = "watch"
+
+        def __init__(self) -> None:
+            self.told: list[tuple[str | None, str | None, bool | None]] = []
+
+        @hookimpl
+        def llmops_handoff(self, handoff: Any) -> None:
+            self.told.append((handoff.agent, handoff.target_agent, handoff.handoff_confirmed))
+
+    watch = Watch()
+    with Monitor(storage="memory:", plugins=[watch]) as monitor:
+        record(monitor, 3)
+        run_id = uuid.uuid4().int
+        fields = {"kind": "handoff", "name": "a → b", "agent": "a", "target_agent": "b",
+                  "handoff_confirmed": True}  # fmt: skip
+        monitor.recorder.start(run_id, None, fields)
+        monitor.recorder.end(run_id, None, fields)
+        monitor.flush(30)
+    assert watch.told == [("a", "b", True)]

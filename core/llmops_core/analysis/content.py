@@ -12,22 +12,29 @@ __all__ = ["readable"]
 _ENVELOPE: Final = frozenset(
     ("role", "type", "id", "tool_call_id", "response_metadata", "usage_metadata")
 )
+#: Who says what an agent is for: nothing that is handed over.
+_INSTRUCTIONS: Final = ("system", "developer")
 _DEEPEST: Final = 12
 
 
 def readable(text: str | None) -> str:
-    """Return stored content as text. Content that is no JSON, or was cut inside it, stays as it is."""
+    """Return stored content as text, without system messages.
+
+    Content that is no JSON, or was cut inside it, stays as it is.
+    """
     if not text:
         return ""
-    if text[0] not in "{[":
-        return text
+    value = _parsed(text) if text[0] in "{[" else None
+    return "\n".join(_lines(value, "", 0)) if value else text
+
+
+def _parsed(text: str) -> Any:
+    """Return what JSON text holds, None for text that is none."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return text
-    if not isinstance(value, dict | list) or not value:
-        return text
-    return "\n".join(_lines(value, "", 0))
+        return None
+    return value if isinstance(value, dict | list) else None
 
 
 def _lines(value: Any, label: str, depth: int) -> Iterator[str]:
@@ -35,13 +42,16 @@ def _lines(value: Any, label: str, depth: int) -> Iterator[str]:
         return
     if isinstance(value, dict):
         if "role" in value and "content" in value:
-            yield from _message(value, depth)
+            if value["role"] not in _INSTRUCTIONS:
+                yield from _message(value, depth)
             return
         for key, item in value.items():
             yield from _lines(item, str(key), depth + 1)
     elif isinstance(value, list):
         for item in value:
             yield from _lines(item, label, depth + 1)
+    elif isinstance(value, str) and value[:1] in ("{", "[") and (inner := _parsed(value)):
+        yield from _lines(inner, label, depth + 1)
     elif value is not None and value != "":
         shown = value if isinstance(value, str) else json.dumps(value)
         yield f"{label}: {shown}" if label and label not in _TEXTS else shown

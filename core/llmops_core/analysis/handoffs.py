@@ -24,7 +24,8 @@ from llmops_core.analysis.repair import SKEW_US, AgentRun, Partition
 
 __all__ = ["Handoff", "Loop", "Status", "handoffs_of", "loops_of"]
 
-Status = Literal["ok", "failed", "retried"]
+#: ``pending``: the target has not started because the whole run waits for a human.
+Status = Literal["ok", "failed", "retried", "pending"]
 
 #: Handoffs between the same two agents in a row that make a loop.
 LOOP: Final = 4
@@ -49,6 +50,11 @@ class Handoff(NamedTuple):
     target_span: str | None
     #: The recorded handoff span, where there is one.
     span_id: str | None
+
+    @property
+    def key(self) -> str:
+        """What tells this handoff from all others."""
+        return f"{self.partition} {self.to_event} {self.source}"
 
 
 class Loop(NamedTuple):
@@ -210,6 +216,7 @@ class _Recorded:
         self._runs: dict[str, list[AgentRun]] = defaultdict(list)
         for run in partition.runs:
             self._runs[run.agent].append(run)
+        self._waits = any(e.outcome == "interrupted" for e in partition.events.values())
         #: Pairs whose last handoff failed, and runs that a handoff led to.
         self._failed: set[tuple[str, str]] = set()
         self._answered: set[tuple[str, str]] = set()
@@ -222,9 +229,9 @@ class _Recorded:
                 reached = _first_from(self._runs.get(pair[1], ()), event.end - SKEW_US)
             failed = event.failed or not event.confirmed or (reached is not None and reached.failed)
             source = _last_until(self._runs.get(pair[0], ()), event.start + SKEW_US)
-            handoff = _request(
-                self._partition, event, *pair, source, self._status(pair, failed), self._aliases
-            )
+            waits = self._waits and not event.confirmed and not event.failed
+            status: Status = "pending" if waits else self._status(pair, failed)
+            handoff = _request(self._partition, event, *pair, source, status, self._aliases)
             if reached is not None:
                 handoff = _leading_to(handoff, reached)
                 self._answered.add((pair[0], reached.event.span_id))
@@ -287,8 +294,8 @@ def _request(
     return Handoff(
         partition=partition.name,
         session_id=partition.session_id,
-        source=aliases.shown(source),
-        target=event.target or aliases.shown(target) if not confirmed else aliases.shown(target),
+        source=aliases.shown(source, event.agent),
+        target=aliases.shown(target, event.target),
         mechanism=event.mechanism or "transfer",
         status=status,
         confirmed=confirmed,

@@ -43,10 +43,13 @@ class Aliases:
         self._met.setdefault(key, Counter())[name] += 1
         return key
 
-    def shown(self, key: str) -> str:
-        """Return the most frequent spelling of an agent, the first of equals by the alphabet."""
+    def shown(self, key: str, otherwise: str | None = None) -> str:
+        """Return the most frequent spelling of an agent, the first of equals by the alphabet.
+
+        Of one that never ran, return what else it was called.
+        """
         met = self._met.get(key)
-        return min(met, key=lambda name: (-met[name], name)) if met else key
+        return min(met, key=lambda name: (-met[name], name)) if met else otherwise or key
 
     def spellings(self, key: str) -> tuple[str, ...]:
         """Return all the spellings that were met."""

@@ -69,6 +69,10 @@ class Comparison(NamedTuple):
         """Return the values that have a status, in the order of the text."""
         return [fate.value for fate in self.fates if fate.status == status]
 
+    def places_in_second(self) -> list[tuple[int, int, str]]:
+        """Return the places in the second text and what stands there, in order."""
+        return list(self.places)
+
     @property
     def has_high_drift(self) -> bool:
         """Whether more than 40 % of what counts is lost or altered."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from llmops_core.cli.analyze import analyze
 from llmops_core.cli.compact import compact
 from llmops_core.cli.demo import demo
 from llmops_core.cli.doctor import doctor
@@ -30,6 +31,7 @@ app.command()(traces)
 app.command()(trace)
 app.command()(query)
 app.command()(waiting)
+app.add_typer(analyze, name="analyze")
 app.command()(doctor)
 app.command()(recover)
 app.command()(compact)

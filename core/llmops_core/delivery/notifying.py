@@ -20,6 +20,7 @@ __all__ = ["Notifier"]
 MAX_QUEUED_CALLS: Final = 256
 _HOOKS: Final = (
     "llmops_spans_stored",
+    "llmops_handoff",
     "llmops_monitor_started",
     "llmops_monitor_stopping",
     "llmops_plugin_failed",
@@ -73,8 +74,12 @@ class Notifier:
         self._start()
 
     def stored(self, batch: SpanBatch) -> None:
-        """Tell plugins that a batch was stored."""
+        """Tell plugins that a batch was stored, and of each handoff in it."""
         self.tell("llmops_spans_stored", batch=batch)
+        if "llmops_handoff" in self._wanted:
+            for span in batch.copied().rows:
+                if span.kind == "handoff":
+                    self.tell("llmops_handoff", handoff=span)
 
     def tell_and_wait(self, hook: str, timeout: float, **arguments: Any) -> None:
         """Call a hook and wait until the plugins have answered, at most *timeout* seconds."""

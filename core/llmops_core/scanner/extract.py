@@ -266,7 +266,8 @@ def _phrase(
     coded = next((at for at, part in enumerate(parts) if _is_code(part[0])), None)
     if coded is not None and len(parts) > 1:  # Book HAT202
         code = parts[coded]
-        yield from _phrase(text, bones, start, code.start(), before, begins)
+        if coded > 1:  # a lone word before a code says what it is the code of
+            yield from _phrase(text, bones, start, code.start(), before, begins)
         yield _entity("id", text, code.start(), code.end())
         yield from _phrase(text, bones, code.end(), end, "x", False)
         return

@@ -1,0 +1,324 @@
+"""Context drift over stored spans: what a source knew, and what of it the target received.
+
+For each handoff the first text is what the source was given (its first prompt, system messages left
+out) with what it passed on; the second is what the target's first model call was given. An entity
+that the second has and neither the source's prompt nor its tools had is *added*: nothing supports
+it. A loss is harmful where somebody downstream asks for the value or fetches it again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from llmops_core.analysis.content import readable
+from llmops_core.analysis.events import events_from_spans
+from llmops_core.analysis.handoffs import Handoff, handoffs_of
+from llmops_core.analysis.names import Aliases, fold_agent
+from llmops_core.analysis.reacquired import Later, reacquired
+from llmops_core.analysis.repair import AgentRun, Partition, repair
+from llmops_core.analysis.rows import to_arrow
+from llmops_core.analysis.text_index import TextIndex
+from llmops_core.analysis.texts import HIGH_DRIFT, Fate, compare
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from llmops_core.scanner import Entity, EntityExtractor
+    from llmops_core.span import Span
+
+__all__ = [
+    "CONTENT_COLUMNS", "CONTENT_KINDS", "Change", "Content", "Drift", "Lost", "Sides", "contents_of",
+    "drift_of", "drift_to_arrow", "sides_of",
+]  # fmt: skip
+
+#: What drift reads beside the columns of the events, and of which kinds of span.
+CONTENT_COLUMNS: Final = ("input", "output", "input_truncated", "output_truncated")
+CONTENT_KINDS: Final = ("agent", "llm", "tool", "retriever", "handoff")
+
+
+#: Texts that are searched for what supports a value, the latest before the handoff.
+_MOST_KNOWN: Final = 200
+
+
+class Content(NamedTuple):
+    """Both sides of a span, and whether a capture limit cut them."""
+
+    input: str | None
+    output: str | None
+    input_truncated: bool
+    output_truncated: bool
+
+
+class Change(NamedTuple):
+    """A value that became another."""
+
+    type: str
+    value: str
+    becomes: str
+
+
+class Lost(NamedTuple):
+    """A value that did not arrive."""
+
+    type: str
+    value: str
+    #: Somebody downstream asked for it, or fetched it again.
+    reacquired: bool
+
+
+class Drift(NamedTuple):
+    """What became of what one handoff was to carry."""
+
+    partition: str
+    session_id: str | None
+    source: str
+    target: str
+    mechanism: str
+    start: float
+    to_event: str
+    #: The recorded handoff span, where there is one.
+    span_id: str | None
+    #: (lost + altered) / n; null where nothing was to be kept.
+    drift: float | None
+    n: int
+    high: bool
+    kept: tuple[str, ...]
+    reformatted: tuple[Change, ...]
+    altered: tuple[Change, ...]
+    lost: tuple[Lost, ...]
+    #: What was not found in a text that a capture limit cut.
+    unknown: tuple[str, ...]
+    added: tuple[str, ...]
+    #: Things that exchanged their numbers, and values that were excluded on one side only.
+    swapped: tuple[str, ...]
+    flipped: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What tells this handoff from all others."""
+        return f"{self.partition} {self.to_event} {self.source}"
+
+
+class Sides(NamedTuple):
+    """The two texts of a handoff, as they are compared."""
+
+    before: str
+    after: str
+    complete: bool
+    #: Whether it is known what the source was given; else nothing can be called unsupported.
+    supported: bool
+
+
+def contents_of(spans: Iterable[Span]) -> dict[str, Content]:
+    """Return the content of the spans that drift reads."""
+    return {
+        s.span_id: Content(s.input, s.output, bool(s.input_truncated), bool(s.output_truncated))
+        for s in spans
+        if s.kind in CONTENT_KINDS
+    }
+
+
+def drift_of(
+    partition: Partition,
+    handoffs: Sequence[Handoff],
+    contents: Mapping[str, Content],
+    *,
+    extractors: Iterable[EntityExtractor] = (),
+) -> list[Drift]:
+    """Return the drift of the handoffs of one partition; none for those without content."""
+    reader = _Reader(partition, contents, tuple(extractors))
+    agents = {run.agent for run in partition.runs}
+    found = []
+    for handoff in handoffs:
+        sides = reader.sides(handoff)
+        if sides is None:
+            continue
+        found.append(_row(handoff, sides, reader, agents))
+    return found
+
+
+def _row(handoff: Handoff, sides: Sides, reader: _Reader, agents: set[str]) -> Drift:
+    compared = compare(
+        sides.before, sides.after, extractors=reader.extractors, complete=sides.complete
+    )
+    # Who works next is said by the handoff itself: an agent's name is no information to keep.
+    fates = [f for f in compared.fates if not _names_agent(f.value, agents)]
+    counted = [f for f in fates if f.counts]
+    bad = sum(f.status in ("lost", "altered") for f in counted)
+    drift = bad / len(counted) if counted else None
+    lost = [f for f in fates if f.status == "lost"]
+    again = reacquired([(f.type, f.value) for f in lost], reader.later(handoff), reader.extractors)
+    return Drift(
+        partition=handoff.partition,
+        session_id=handoff.session_id,
+        source=handoff.source,
+        target=handoff.target,
+        mechanism=handoff.mechanism,
+        start=handoff.start,
+        to_event=handoff.to_event,
+        span_id=handoff.span_id,
+        drift=drift,
+        n=len(counted),
+        high=drift is not None and drift > HIGH_DRIFT,
+        kept=tuple(f.value for f in fates if f.status == "kept"),
+        reformatted=_changes(fates, "reformatted"),
+        altered=_changes(fates, "altered"),
+        lost=tuple(Lost(f.type, f.value, f.value in again) for f in lost),
+        unknown=tuple(f.value for f in fates if f.status == "unknown"),
+        added=_unsupported(fates, sides, handoff, reader),
+        swapped=tuple(thing for thing, _, _ in compared.swaps),
+        flipped=compared.flips,
+    )
+
+
+def _names_agent(value: str, agents: set[str]) -> bool:
+    """Whether a value is an agent's name, maybe after the word that opens its sentence."""
+    return fold_agent(value) in agents or fold_agent(value.partition(" ")[2]) in agents
+
+
+def _changes(fates: Iterable[Fate], status: str) -> tuple[Change, ...]:
+    return tuple(Change(f.type, f.value, f.becomes or "") for f in fates if f.status == status)
+
+
+def _unsupported(
+    fates: Sequence[Fate], sides: Sides, handoff: Handoff, reader: _Reader
+) -> tuple[str, ...]:
+    """Return what was added and nobody outside of the agents ever said."""
+    added = {f.value for f in fates if f.status == "added"}
+    if not added or not sides.supported:
+        return ()
+    news = {e.text: e for e in TextIndex(sides.after, reader.extractors).entities}
+    return tuple(
+        value
+        for value in dict.fromkeys(f.value for f in fates if f.value in added)
+        if value in news and not reader.supports(news[value], handoff.start)
+    )
+
+
+class _Reader:
+    """Finds the texts around a handoff in the content of a partition."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        contents: Mapping[str, Content],
+        extractors: Sequence[EntityExtractor] = (),
+    ) -> None:
+        self._contents = contents
+        self.extractors = extractors
+        self._partition = partition
+        self._models: dict[str, list[str]] = defaultdict(list)
+        self._tools: dict[str, list[str]] = defaultdict(list)
+        ordered = sorted(partition.owner.items(), key=lambda p: partition.events[p[0]].start)
+        for span_id, run in ordered:
+            kind = partition.events[span_id].kind
+            if span_id in contents and kind in ("llm", "tool", "retriever"):
+                side = self._models if kind == "llm" else self._tools
+                side[run.event.span_id].append(span_id)
+        self._runs = {run.event.span_id: run for run in partition.runs}
+        self._later: list[tuple[float, Later]] | None = None
+        self._known: list[tuple[float, str]] | None = None
+        self._indices: dict[str, TextIndex] = {}
+
+    def sides(self, handoff: Handoff) -> Sides | None:
+        """Return the texts of a handoff, or None where one of them was not recorded."""
+        source = self._runs.get(handoff.source_span or "")
+        target = self._runs.get(handoff.target_span or "")
+        recorded = self._contents.get(handoff.span_id or "")
+        received = self._given(target) if target is not None else None
+        if received is None and recorded is not None and recorded.output is not None:
+            received = (recorded.output, recorded.output_truncated)
+        given = self._given(source) if source is not None else None
+        passed = recorded.input if recorded is not None else self._said(source)
+        if received is None or (given is None and passed is None):
+            return None
+        known = readable(given[0]) if given else ""
+        before = "\n".join(part for part in (known, readable(passed)) if part)
+        return Sides(before, readable(received[0]), not received[1], bool(known))
+
+    def later(self, handoff: Handoff) -> Sequence[Later]:
+        """Return what tools were asked and models said after a handoff, in order."""
+        if self._later is None:
+            self._later = list(self._all_later())
+        return [later for start, later in self._later if start >= handoff.start]
+
+    def _all_later(self) -> Iterator[tuple[float, Later]]:
+        for span_id in self._partition.owner:
+            event = self._partition.events[span_id]
+            content = self._contents.get(span_id)
+            if content is None or event.kind not in ("llm", "tool", "retriever"):
+                continue
+            if event.kind == "llm":
+                yield event.start, Later("said", readable(content.output))
+            else:
+                both = f"{readable(content.input)}\n{readable(content.output)}"
+                yield event.start, Later("fetched", both)
+
+    def _given(self, run: AgentRun) -> tuple[str, bool] | None:
+        """Return what a run's first model call was given, else what the run itself was."""
+        models = self._models.get(run.event.span_id)
+        for span_id in [*(models or ())[:1], run.event.span_id]:
+            content = self._contents.get(span_id)
+            if content is not None and content.input is not None:
+                return content.input, content.input_truncated
+        return None
+
+    def _said(self, run: AgentRun | None) -> str | None:
+        """Return what a run returned, else its last model's words."""
+        if run is None:
+            return None
+        models = self._models.get(run.event.span_id)
+        for span_id in [*(models or ())[-1:], run.event.span_id]:
+            content = self._contents.get(span_id)
+            if content is not None and content.output is not None:
+                return content.output
+        return None
+
+    def supports(self, entity: Entity, before: float) -> bool:
+        """Whether what users or tools said before a moment has a value."""
+        if self._known is None:
+            self._known = sorted(self._all_known())
+        at = bisect_right(self._known, before, key=lambda known: known[0])
+        return any(
+            self._index(text).find(entity) for _, text in self._known[max(0, at - _MOST_KNOWN) : at]
+        )
+
+    def _all_known(self) -> Iterator[tuple[float, str]]:
+        """Yield what came from outside of the agents, in order of time."""
+        first = self._partition.runs[:1]
+        events = self._partition.events
+        for span_id in events:
+            content, event = self._contents.get(span_id), events[span_id]
+            if content is not None and event.kind in ("tool", "retriever") and content.output:
+                yield event.start, readable(content.output)
+        for run in first:
+            given = self._given(run)
+            if given is not None:
+                yield run.start, readable(given[0])
+
+    def _index(self, text: str) -> TextIndex:
+        if text not in self._indices:
+            self._indices[text] = TextIndex(text, self.extractors)
+        return self._indices[text]
+
+
+def sides_of(spans: Sequence[Span]) -> dict[str, Sides]:
+    """Return the texts of the handoffs of whole traces, by what each handoff leads to."""
+    aliases = Aliases()
+    contents = contents_of(spans)
+    found = {}
+    for partition in repair(events_from_spans(spans), aliases):
+        reader = _Reader(partition, contents)
+        for handoff in handoffs_of(partition, aliases):
+            sides = reader.sides(handoff)
+            if sides is not None:
+                found[handoff.key] = sides
+    return found
+
+
+def drift_to_arrow(rows: Sequence[Drift]) -> pa.Table:
+    """Return drift as a table."""
+    return to_arrow(rows, Drift)
