@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -156,11 +157,25 @@ def _calls(given: Any) -> tuple[dict[str, Any], ...]:
             continue
         function = call.get("function")
         about = function if type(function) is dict else call
-        if type(about.get("name")) is not str:
+        name = _unquoted(about.get("name"))
+        if type(name) is not str:
             continue
-        arguments = about.get("arguments", about.get("input"))
-        found.append({"id": call.get("id"), "name": about["name"], "args": _parsed(arguments)})
+        arguments = _parsed(_unquoted(about.get("arguments", about.get("input"))))
+        found.append({"id": _unquoted(call.get("id")), "name": name, "args": arguments})
     return tuple(found)
+
+
+def _unquoted(value: Any) -> Any:
+    """Return a text as it was: deep in a message CrewAI tells a text as Python would write it."""
+    if type(value) is not str or not 2 <= len(value) <= MAX_ARGUMENTS:
+        return value
+    if value[0] not in "'\"" or value[-1] != value[0]:
+        return value
+    try:
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+    return found if type(found) is str else value
 
 
 def _parsed(arguments: Any) -> Any:

@@ -27,14 +27,11 @@ _DELEGATIONS: Final = {
 }
 
 
+_SILENT: Final = "its calls are not on the event bus; emit llm_call_started and _completed"
+
+
 class SilentModel(Exception):  # noqa: N818 - it says what is wrong
     """A model class whose calls CrewAI's event bus does not tell: no spans, no tokens, no cost."""
-
-    def __init__(self, model: str) -> None:
-        super().__init__(
-            f"no model call was seen while an agent with {model} worked. Expected llm_call_started "
-            "and llm_call_completed on the event bus. Emit them in its call(), with usage."
-        )
 
 
 class CrewTrees:
@@ -257,7 +254,7 @@ class CrewTrees:
         model = node.model or ""
         attributes = {**(fields.get("attributes") or {}), "crewai.silent_model": model}
         fields["attributes"] = attributes
-        self._report(f"silent model {model}", SilentModel(model))
+        self._report(f"model {model}: {_SILENT}", SilentModel(model))
 
     def _tell_end(self, node: Node, fields: dict[str, Any], tell: Tell, at: int) -> None:
         fields["kind"], fields["name"] = node.kind, node.name

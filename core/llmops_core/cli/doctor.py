@@ -182,6 +182,15 @@ def _environment() -> dict[str, Any]:
     }
 
 
+def _telemetry_lines(telemetry: dict[str, Any] | None) -> Iterator[str]:
+    if telemetry is None:
+        return
+    said = "on: set CREWAI_DISABLE_TELEMETRY=true to turn it off"
+    if not telemetry["on"]:
+        said = f"off ({', '.join(telemetry['turned_off_by'])})"
+    yield f"            crewai's own telemetry is {said}"
+
+
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     from llmops_core.cli.console import wire
     from llmops_core.render.text import visible
@@ -189,12 +198,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"python      {report['python']['version']} on {report['python']['platform']}"
     for name, version in report["packages"].items():
         yield f"            {name} {version or '(not installed)'}"
-    telemetry = report["crewai_telemetry"]
-    if telemetry is not None:
-        said = "on: set CREWAI_DISABLE_TELEMETRY=true to turn it off"
-        if not telemetry["on"]:
-            said = f"off ({', '.join(telemetry['turned_off_by'])})"
-        yield f"            crewai's own telemetry is {said}"
+    yield from _telemetry_lines(report["crewai_telemetry"])
     state = report["storage"]
     yield f"storage     {visible(state['url'])} (from {state['source']})"
     if state["healthy"]:
