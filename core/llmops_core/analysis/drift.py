@@ -1,7 +1,8 @@
 """Context drift over stored spans: what a source knew, and what of it the target received.
 
 For each handoff the first text is what the source was given (its first prompt, system messages left
-out) with what it passed on; the second is what the target's first model call was given. An entity
+out); the second is what the target's first model call was given. What only the source's own message
+had, and the target did not receive, is lost as well. An entity
 that the second has and neither the source's prompt nor its tools had is *added*: nothing supports
 it. A loss is harmful where somebody downstream asks for the value or fetches it again.
 """
@@ -21,7 +22,14 @@ from llmops_core.analysis.reacquired import Later, reacquired
 from llmops_core.analysis.repair import AgentRun, Partition, repair
 from llmops_core.analysis.rows import to_arrow
 from llmops_core.analysis.text_index import TextIndex
-from llmops_core.analysis.texts import HIGH_DRIFT, Fate, compare
+from llmops_core.analysis.texts import (
+    COUNTED,
+    HIGH_DRIFT,
+    Comparison,
+    Fate,
+    Status,
+    compare_indices,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,13 +111,20 @@ class Drift(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """The two texts of a handoff, as they are compared."""
+    """The texts of a handoff, as they are compared."""
 
-    before: str
-    after: str
+    #: What the source was given; empty where that was not recorded.
+    given: str
+    #: What it passed on.
+    passed: str
+    received: str
+    #: Whether all that the target received was stored.
     complete: bool
-    #: Whether it is known what the source was given; else nothing can be called unsupported.
-    supported: bool
+
+    @property
+    def before(self) -> str:
+        """What is compared with what the target received."""
+        return self.given or self.passed
 
 
 def contents_of(spans: Iterable[Span]) -> dict[str, Content]:
@@ -141,11 +156,11 @@ def drift_of(
 
 
 def _row(handoff: Handoff, sides: Sides, reader: _Reader, agents: set[str]) -> Drift:
-    compared = compare(
-        sides.before, sides.after, extractors=reader.extractors, complete=sides.complete
-    )
+    received = reader.index(sides.received)
+    compared = compare_indices(reader.index(sides.before), received, complete=sides.complete)
+    every = [*compared.fates, *_only_passed(sides, compared, received, reader)]
     # Who works next is said by the handoff itself: an agent's name is no information to keep.
-    fates = [f for f in compared.fates if not _names_agent(f.value, agents)]
+    fates = [f for f in every if not _names_agent(f.value, agents)]
     counted = [f for f in fates if f.counts]
     bad = sum(f.status in ("lost", "altered") for f in counted)
     drift = bad / len(counted) if counted else None
@@ -174,6 +189,22 @@ def _row(handoff: Handoff, sides: Sides, reader: _Reader, agents: set[str]) -> D
     )
 
 
+def _only_passed(
+    sides: Sides, compared: Comparison, received: TextIndex, reader: _Reader
+) -> list[Fate]:
+    """Return what the source said of its own and the target did not receive."""
+    if not sides.given or not sides.passed:
+        return []
+    given = reader.index(sides.given)
+    missing: Status = "lost" if sides.complete else "unknown"
+    became = {f.becomes for f in compared.fates if f.becomes}
+    return [
+        Fate(e.type, e.text, missing, None, sides.complete and e.type in COUNTED, 0, 0)
+        for e in reader.index(sides.passed).distinct
+        if e.text not in became and given.find(e) is None and received.find(e) is None
+    ]
+
+
 def _names_agent(value: str, agents: set[str]) -> bool:
     """Whether a value is an agent's name, maybe after the word that opens its sentence."""
     return fold_agent(value) in agents or fold_agent(value.partition(" ")[2]) in agents
@@ -188,9 +219,9 @@ def _unsupported(
 ) -> tuple[str, ...]:
     """Return what was added and nobody outside of the agents ever said."""
     added = {f.value for f in fates if f.status == "added"}
-    if not added or not sides.supported:
+    if not added or not sides.given:
         return ()
-    news = {e.text: e for e in TextIndex(sides.after, reader.extractors).entities}
+    news = {e.text: e for e in reader.index(sides.received).entities}
     return tuple(
         value
         for value in dict.fromkeys(f.value for f in fates if f.value in added)
@@ -235,9 +266,12 @@ class _Reader:
         passed = recorded.input if recorded is not None else self._said(source)
         if received is None or (given is None and passed is None):
             return None
-        known = readable(given[0]) if given else ""
-        before = "\n".join(part for part in (known, readable(passed)) if part)
-        return Sides(before, readable(received[0]), not received[1], bool(known))
+        return Sides(
+            readable(given[0]) if given else "",
+            readable(passed),
+            readable(received[0]),
+            not received[1],
+        )
 
     def later(self, handoff: Handoff) -> Sequence[Later]:
         """Return what tools were asked and models said after a handoff, in order."""
@@ -283,7 +317,7 @@ class _Reader:
             self._known = sorted(self._all_known())
         at = bisect_right(self._known, before, key=lambda known: known[0])
         return any(
-            self._index(text).find(entity) for _, text in self._known[max(0, at - _MOST_KNOWN) : at]
+            self.index(text).find(entity) for _, text in self._known[max(0, at - _MOST_KNOWN) : at]
         )
 
     def _all_known(self) -> Iterator[tuple[float, str]]:
@@ -299,7 +333,8 @@ class _Reader:
             if given is not None:
                 yield run.start, readable(given[0])
 
-    def _index(self, text: str) -> TextIndex:
+    def index(self, text: str) -> TextIndex:
+        """Return a text's index, made once."""
         if text not in self._indices:
             self._indices[text] = TextIndex(text, self.extractors)
         return self._indices[text]

@@ -226,7 +226,7 @@ class _Recorded:
             pair = (fold_agent(event.agent or ""), fold_agent(event.target or ""))
             reached = None
             if event.confirmed:
-                reached = _first_from(self._runs.get(pair[1], ()), event.end - SKEW_US)
+                reached = _nearest(self._runs.get(pair[1], ()), event.end)
             failed = event.failed or not event.confirmed or (reached is not None and reached.failed)
             source = _last_until(self._runs.get(pair[0], ()), event.start + SKEW_US)
             waits = self._waits and not event.confirmed and not event.failed
@@ -271,9 +271,19 @@ def _leading_to(handoff: Handoff, run: AgentRun) -> Handoff:
     return handoff._replace(target_span=event.span_id, to_event=event.event_id, start=run.start)
 
 
-def _first_from(runs: Sequence[AgentRun], start: float) -> AgentRun | None:
+def _nearest(runs: Sequence[AgentRun], start: float) -> AgentRun | None:
+    """Return the run that starts where a handoff ends; within the skew before it, or any time after.
+
+    The nearest, not the first: short runs follow each other faster than clocks differ.
+    """
     at = bisect.bisect_left(runs, start, key=lambda run: run.start)
-    return runs[at] if at < len(runs) else None
+    after = runs[at] if at < len(runs) else None
+    before = runs[at - 1] if at else None
+    if before is None or start - before.start > SKEW_US:
+        return after
+    if after is None or start - before.start < after.start - start:
+        return before
+    return after
 
 
 def _last_until(runs: Sequence[AgentRun], start: float) -> AgentRun | None:

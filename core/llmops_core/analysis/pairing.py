@@ -29,6 +29,8 @@ class Left(NamedTuple):
     place: float
     #: The label that stands before it, as in ``Amount: $5``.
     label: str | None
+    #: What a quantity counts: the word after it.
+    counted: str | None = None
 
 
 def pair(left: Sequence[Left], news: Sequence[Left]) -> dict[int, int]:
@@ -71,6 +73,8 @@ def _score(one: Left, other: Left, alone: bool) -> float:
         return 2 + near + 1 - abs(one.place - other.place)
     if one.label and one.label == other.label:
         return 2 + near
+    if one.counted and one.counted == other.counted:
+        return 1.5 + near
     if near:
         return near
     named = other.label is not None and not _NEW & set(other.label.split())

@@ -94,6 +94,13 @@ class TextIndex:
         match = _LABEL.search(self.text, max(0, entity.start - 36), entity.start)
         return fold(match[1]).replace("_", " ").strip() if match else None
 
+    def counted(self, entity: Entity) -> str | None:
+        """Return the word after a quantity: what it is a quantity of."""
+        after = self.word_at(entity.start) + 1
+        if entity.type != "quantity" or after >= len(self.stems):
+            return None
+        return self.stems[after]
+
     def opens_sentence(self, entity: Entity) -> bool:
         """Whether an entity is the first of its sentence, line or clause."""
         before = self.text[max(0, entity.start - 8) : entity.start].rstrip(" \t\"'*_#(>[-")

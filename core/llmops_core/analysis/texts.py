@@ -22,9 +22,9 @@ from llmops_core.analysis.pairing import Left, pair
 from llmops_core.analysis.polarity import flipped
 from llmops_core.analysis.replaced import replaced_words
 from llmops_core.analysis.text_index import Found, TextIndex
-from llmops_core.scanner import Entity, EntityExtractor, canonical
+from llmops_core.scanner import TYPES, Entity, EntityExtractor, canonical
 
-__all__ = ["HIGH_DRIFT", "Comparison", "Fate", "Status", "compare"]
+__all__ = ["COUNTED", "HIGH_DRIFT", "Comparison", "Fate", "Status", "compare", "compare_indices"]
 
 Status = Literal["kept", "reformatted", "altered", "lost", "added", "implied", "unknown"]
 
@@ -33,7 +33,8 @@ HIGH_DRIFT: Final = 0.4
 
 #: Types that count in the ratio. Bare numbers and measures are followed, but too many of them are
 #: no information (years, sizes, numbers of steps).
-_UNCOUNTED: Final = frozenset(("number", "measure", "part"))
+_UNCOUNTED: Final = frozenset(("number", "measure"))
+COUNTED: Final = frozenset(TYPES) - _UNCOUNTED
 
 
 class Fate(NamedTuple):
@@ -91,7 +92,13 @@ def compare(
     ``complete=False`` says that the second text was cut by a capture limit: what is not found in it
     is ``unknown``, never ``lost``.
     """
+    extractors = tuple(extractors)
     a, b = TextIndex(first, extractors), TextIndex(second, extractors)
+    return compare_indices(a, b, complete=complete)
+
+
+def compare_indices(a: TextIndex, b: TextIndex, *, complete: bool = True) -> Comparison:
+    """Compare as :func:`compare` does, texts that are indexed already."""
     missing: Status = "lost" if complete else "unknown"
     fates, places, located, left = _matched(a, b)
     claimed = _Places(places)
@@ -208,7 +215,7 @@ def _left(
             gap = holes[hole]
             if not gap.bounded or gap.a_end == gap.a_start or gap.b_end == gap.b_start:
                 hole = None  # nothing stands there on the other side
-        found.append(Left(entity, hole, place, index.label(entity)))
+        found.append(Left(entity, hole, place, index.label(entity), index.counted(entity)))
     return found
 
 

@@ -153,9 +153,9 @@ def print_drift(
         if both is not None:
             from llmops_core.analysis.texts import compare
 
-            compared = compare(both.before, both.after, complete=both.complete)
+            compared = compare(both.before, both.received, complete=both.complete)
             typer.echo()
-            print_lines(side_by_side(both.before, both.after, compared, out.width))
+            print_lines(side_by_side(both.before, both.received, compared, out.width))
         typer.echo()
     print_lines([Text(f"{LEGEND}   ({plural(count, 'handoff')} compared)", style="bright_black")])
 

@@ -248,7 +248,9 @@ def _phrases(text: str, bones: str, start: int, end: int) -> Iterator[Entity]:
     before = bones[max(0, start - _CONTEXT) : start]
     begins = bool(_SENTENCE_BEFORE.search(before))
     after = bones[end : end + _CONTEXT]
-    if _LABEL_AFTER.match(after) and (begins or before.rstrip()[-1:] in _OPENING):
+    # ``Payment method: ...`` is a label; ``Anna Berg: ...`` and ``Anna Berg here: ...`` are not.
+    opens = (begins or before.rstrip()[-1:] in _OPENING) and " " not in bones[start:end]
+    if opens and _LABEL_AFTER.match(after):
         return
     while True:  # Apple's Board of Directors: two names
         owner = bones.find("'s ", start, end)
