@@ -324,3 +324,60 @@ def test_a_storage_that_leaves_is_tried_again(
         state = monitor.stats()["storage"]
         assert (state["state"], state["retries"]) == ("ok", 3)
         assert state["last_error"] == type(error).__name__
+
+
+def test_a_query_that_nobody_waits_for_any_more_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmops_core.monitor.QUERY_SECONDS", 0.05)
+    ended = threading.Event()
+
+    class Slow(MemoryStorage):
+        async def query(self, query: Any) -> Any:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                ended.set()
+                raise
+
+    with Monitor(Slow()) as monitor:
+        with pytest.raises(StorageError, match="took longer"):
+            monitor.query()
+        assert ended.wait(20)
+
+
+def test_a_storage_that_cancels_a_query_is_not_taken_for_a_closed_monitor() -> None:
+    class Odd(MemoryStorage):
+        async def query(self, query: Any) -> Any:
+            raise asyncio.CancelledError
+
+    with Monitor(Odd()) as monitor, pytest.raises(StorageError, match="cancelled the query"):
+        monitor.query()
+
+
+def test_closing_waits_for_a_helper_thread_that_is_about_to_end() -> None:
+    finished: list[bool] = []
+
+    class Late(MemoryStorage):
+        async def query(self, query: Any) -> Any:
+            def work() -> None:
+                time.sleep(0.4)
+                finished.append(True)
+
+            await asyncio.to_thread(work)
+
+    monitor = Monitor(Late())
+    asked = monitor._submit_query(None, {})
+    time.sleep(0.05)
+    monitor.close(20)
+    assert finished == [True]
+    assert asked.done()
+
+
+def test_a_plugin_that_leaves_is_counted_by_what_it_raised() -> None:
+    class Leaves(Tag):
+        def collect(self, batch: SpanBatch) -> dict[str, list[str]]:
+            raise SystemExit(3)
+
+    with Monitor("memory:", collectors=[Leaves("leaves")]) as monitor:
+        record(monitor)
+        assert monitor.flush().complete
+        assert monitor.stats()["failures"] == {"leaves.collect: SystemExit": 1}

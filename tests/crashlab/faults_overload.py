@@ -64,6 +64,28 @@ class _Slow:
         intake._consume = slowly
 
 
+class _Roots:
+    """Sees each root that the queue refuses, and whether an ordinary run waited there then."""
+
+    def __init__(self, queue: Any) -> None:
+        from llmops_core.intake.queue import START
+
+        self.refused = self.wrongly = 0
+        put = queue.put
+
+        def watched(event: Any) -> None:
+            put(event)
+            if event[0] != START or event[2] is not None:
+                return
+            with queue._lock:
+                if event[1] in queue._refused:
+                    self.refused += 1
+                    waiting = any(e[0] == START and e[2] is not None for e in queue._items)
+                    self.wrongly += waiting
+
+        queue.put = watched
+
+
 class _Caller:
     """Issues traces of fifty spans; notes ids, and what each call took."""
 
@@ -116,7 +138,7 @@ def load_child(cell: dict[str, Any], side: Path) -> None:
     monitor = Monitor(
         "memory:", overload=cell["policy"], block_seconds=BLOCK_SECONDS, queue_events=2000
     )
-    slow = _Slow(monitor, CAPACITY)
+    slow, refused = _Slow(monitor, CAPACITY), _Roots(monitor.recorder.queue)
     callers = [_Caller(monitor, number) for number in range(CALLERS)]
     began = time.monotonic()
     end = began + cell["for_seconds"]
@@ -155,12 +177,42 @@ def load_child(cell: dict[str, Any], side: Path) -> None:
         "times": len(cpu) / seconds / CAPACITY, "flushed": flushed,
         "roots": [len(roots & stored), len(roots)], "errors": [len(errors & stored), len(errors)],
         "doubled": len(ids) - len(stored), "stored": len(ids), "events": stats["events"],
+        "refused": refused.refused, "wrongly": refused.wrongly,
         "issued": sum(c.issued for c in callers), "problems": _ledger_problems(stats),
         "cpu_p99": statistics.quantiles(cpu, n=100)[98],
         "wall_p99": statistics.quantiles(wall, n=100)[98] * 1e6, "wall_max": max(wall),
     }  # fmt: skip
     monitor.close(10)
     side.write_text(json.dumps(came))
+
+
+def _loss_problems(came: dict[str, Any]) -> Iterator[str]:
+    roots, errors = came["roots"], came["errors"]
+    if came["doubled"] or not came["flushed"]:
+        yield f"{came['doubled']} doubled, flushed {came['flushed']}"
+    if came["wrongly"]:
+        yield f"{came['wrongly']} roots were refused while ordinary runs waited"
+    # An intake that the machine starves may meet a queue of nothing but roots.
+    if roots[1] - roots[0] > came["refused"]:
+        yield "roots are missing that were not refused"
+    if errors[0] < errors[1]:
+        yield "errors are missing"
+
+
+def _wait_problems(policy: str, where: str, came: dict[str, Any]) -> Iterator[str]:
+    dropped, blocked = came["events"]["dropped"], came["events"]["blocked"]
+    if policy == "drop" or where == "async":
+        if came["times"] < TIMES / 2 or not dropped:
+            yield f"the load was {came['times']:.1f} times the capacity"
+        if blocked["calls"]:
+            yield f"it waited: {blocked}"
+        if came["cpu_p99"] > MAX_CPU_US:
+            yield "a call is too dear"
+        return
+    if not blocked["calls"] or came["wall_max"] > BLOCK_SECONDS + GRACE_SECONDS:
+        yield f"it waited wrongly: {blocked}"
+    if came["times"] > TIMES / 2:
+        yield "waiting did not slow the callers down"
 
 
 def _load_row(zygote: Zygote, policy: str, where: str, seconds: float) -> Row:
@@ -172,29 +224,14 @@ def _load_row(zygote: Zygote, policy: str, where: str, seconds: float) -> Row:
     came, name = ran["record"], f"ten times the capacity, {policy}"
     if not came:
         return Row("faults", name, where, False, ran["stderr"][-500:])
-    problems = list(came["problems"])
-    dropped, blocked = came["events"]["dropped"], came["events"]["blocked"]
-    if came["doubled"] or not came["flushed"]:
-        problems.append(f"{came['doubled']} doubled, flushed {came['flushed']}")
-    if policy == "drop" or where == "async":
-        if came["times"] < TIMES / 2 or not dropped:
-            problems.append(f"the load was {came['times']:.1f} times the capacity")
-        if came["roots"][0] < came["roots"][1] or came["errors"][0] < came["errors"][1]:
-            problems.append("roots or errors are missing")
-        if blocked["calls"]:
-            problems.append(f"it waited: {blocked}")
-        if came["cpu_p99"] > MAX_CPU_US:
-            problems.append("a call is too dear")
-    else:
-        if not blocked["calls"] or came["wall_max"] > BLOCK_SECONDS + GRACE_SECONDS:
-            problems.append(f"it waited wrongly: {blocked}")
-        if came["times"] > TIMES / 2:
-            problems.append("waiting did not slow the callers down")
+    problems = [*came["problems"], *_loss_problems(came), *_wait_problems(policy, where, came)]
+    blocked = came["events"]["blocked"]
+    roots, errors = came["roots"], came["errors"]
     detail = (
         f"{came['times']:.1f} times; {came['stored']:,} of {came['issued']:,} spans stored, roots "
-        f"{came['roots'][0]:,} of {came['roots'][1]:,}, errors {came['errors'][0]:,} of "
-        f"{came['errors'][1]:,}; a call p99 {came['cpu_p99']:.0f} us of CPU, {came['wall_p99']:.0f} us, "
-        f"at most {came['wall_max'] * 1000:.0f} ms; {blocked['calls']:,} waited"
+        f"{roots[0]:,} of {roots[1]:,}, errors {errors[0]:,} of {errors[1]:,}; a call p99 "
+        f"{came['cpu_p99']:.0f} us of CPU, {came['wall_p99']:.0f} us, at most "
+        f"{came['wall_max'] * 1000:.0f} ms; {blocked['calls']:,} waited"
     )
     return Row("faults", name, where, not problems, "; ".join([detail, *problems]))
 

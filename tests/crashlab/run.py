@@ -29,6 +29,12 @@ def load(name: str) -> Lab:
     return lab
 
 
+def short(name: str, rows: Sequence[Row]) -> str:
+    """Return a laboratory's rows as the table that the pages quote, where it has one."""
+    make = getattr(importlib.import_module(LABS[name]), "short_table", None)
+    return f"\n{make(rows)}\n" if make else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; exit 1 if a cell failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -41,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in load(name)(options.quick):
             print(table([row]), flush=True)
             rows.append(row)
+        print(short(name, [row for row in rows if row.lab == name]))
         print(f"-- {name}: {time.monotonic() - began:.0f} s", flush=True)
     print()
     print(summary(rows))

@@ -10,6 +10,33 @@ import pytest
 pytest.importorskip("langgraph")
 
 sys.path.insert(0, str(Path(__file__).parent))
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+
+
+def test_the_page_counts_the_matrix_as_it_is_and_names_what_is_a_limit() -> None:
+    from faults_acts import FAULTS
+    from faults_hosts import FRAMEWORKS, WAYS
+    from faults_parts import PARTS
+
+    from llmops_core.delivery import isolation, storing
+    from llmops_core.intake import room
+
+    page = " ".join(PAGE.read_text().split())
+    assert f"each of {len(PARTS)} parts" in page
+    assert f"each of {len(FAULTS)} faults" in page
+    raising = sum(fault.sort == "raises" for fault in FAULTS.values())
+    assert raising == 8
+    assert "eight ways to raise" in page
+    cells = len(PARTS) * len(FAULTS) * len(FRAMEWORKS) * len(WAYS)
+    told = PAGE.read_text().partition("<!-- faults -->")[2].partition("<!-- /faults -->")[0]
+    assert f"{cells:,} cells" in told
+    limits = PAGE.read_text().partition("## Limits")[2]
+    assert [f.name for f in FAULTS.values() if f.limit] == [
+        "closes stdout", "changes directory and locale",
+    ]  # fmt: skip
+    assert "a closed stdout, another directory or locale" in " ".join(limits.split())
+    assert (isolation.LATE_SECONDS, isolation.DEADLINE_SECONDS) == (0.5, 10)
+    assert (storing.SLOW_SECONDS, room.STANDSTILL_SECONDS) == (10, 1)
 
 
 @pytest.mark.slow
