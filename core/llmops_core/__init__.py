@@ -27,6 +27,7 @@ from llmops_core.freeze.error_text import describe_error
 from llmops_core.freeze.freezer import Freezer, Frozen, know
 from llmops_core.hookspecs import hookimpl
 from llmops_core.intake.recorder import Recorder
+from llmops_core.measuring.measure import measure_text, measure_text_sync
 from llmops_core.measuring.published import CollectorRegistry, MetricCollector
 from llmops_core.monitor import Monitor, default_monitor
 from llmops_core.plugins import Registry
@@ -90,6 +91,8 @@ __all__ = [
     "initialize_monitoring",
     "initialize_monitoring_sync",
     "know",
+    "measure_text",
+    "measure_text_sync",
     "monitor_llm",
     "monitoring_session",
     "monitoring_trace",

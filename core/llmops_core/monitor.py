@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Monitor", "current_default", "default_monitor", "replace_default"]
 
-_DEFAULT_PARTS: Final[Mapping[str, tuple[str, ...]]] = {"collectors": ("capacity",)}
+_DEFAULT_PARTS: Final[Mapping[str, tuple[str, ...]]] = {"collectors": ("capacity", "measure")}
 DEFAULT_TIMEOUT: Final = 10.0
 QUERY_SECONDS: Final = 120.0
 #: How long the plugins' start and stop hooks may keep the caller.
@@ -278,6 +278,7 @@ class Monitor:
             storage=make_storage(self._host, self._target),
             storage_name=storage_name(self._target),
             collectors=self._collectors,
+            find_collector=self._find_collector,
             exporters=self._exporters,
             settings=self.settings,
             clock=self._clock,
@@ -286,6 +287,13 @@ class Monitor:
             queue=queue,
             open_later=later,
         )
+
+    def _find_collector(self, name: str) -> object | None:
+        """Return the collector that a decorated function names; None if no plugin has it."""
+        try:
+            return self._host.part("collector", name)
+        except ConfigError:
+            return None
 
     def _opened(self, timeout: float, *, needed: bool = False) -> Pipeline | None:
         """Return the pipeline, in a forked child once it is open; None if nothing needs it yet."""

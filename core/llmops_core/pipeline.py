@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +76,7 @@ class Pipeline:
         storage: Storage,
         storage_name: str,
         collectors: Mapping[str, Collector],
+        find_collector: Callable[[str], object | None],
         exporters: Mapping[str, Exporter],
         settings: Settings,
         clock: Clock,
@@ -102,7 +103,7 @@ class Pipeline:
             self.journal_root = journal_root_of(storage, storage_name)
             self.journal = open_journal(self.journal_root, self.writer_id, settings, failures)
             undo.callback(self._close_journal, remove=True)
-            self.collecting = Collecting(collectors, failures)
+            self.collecting = Collecting(collectors, failures, find_collector)
             undo.callback(self.collecting.close)
             self.exporters = [ExportWorker(n, e, failures) for n, e in exporters.items()]
             self.store = self._make_store()

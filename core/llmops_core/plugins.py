@@ -36,7 +36,13 @@ BUILTINS: Final[dict[str, dict[str, str]]] = {
         "console": "llmops_core.exporters.console",
         "jsonl": "llmops_core.exporters.jsonl",
     },
-    "collector": {"capacity": "llmops_core.collectors.capacity"},
+    "collector": {
+        "capacity": "llmops_core.collectors.capacity",
+        "measure": "llmops_core.collectors.measure",
+        "tokens": "llmops_core.collectors.tokens",
+        "latency": "llmops_core.collectors.latency",
+        "cache": "llmops_core.collectors.cache",
+    },
 }
 
 

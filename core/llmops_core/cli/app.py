@@ -11,6 +11,7 @@ from llmops_core.cli.doctor import doctor
 from llmops_core.cli.output import guarded_output
 from llmops_core.cli.query import query
 from llmops_core.cli.recover import recover
+from llmops_core.cli.tokens import tokens
 from llmops_core.cli.trace import trace
 from llmops_core.cli.traces import traces
 from llmops_core.cli.waiting import waiting
@@ -35,6 +36,7 @@ app.add_typer(analyze, name="analyze")
 app.command()(doctor)
 app.command()(recover)
 app.command()(compact)
+app.add_typer(tokens, name="tokens")
 
 
 def _version(asked: bool) -> None:

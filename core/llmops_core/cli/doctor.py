@@ -218,6 +218,12 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"{'plugins' if kind == 'storage' else '':<12}built-in {kind}: {', '.join(names)}"
     installed = [f"{name} ({dist})" for name, dist in report["plugins"]["installed"].items()]
     yield f"            installed: {visible(', '.join(installed)) or 'none'}; enabled where named"
+    yield from _setting_lines(report)
+
+
+def _setting_lines(report: dict[str, Any]) -> Iterator[str]:
+    from llmops_core.render.text import visible
+
     yield "settings    defaults; Monitor(name=value), a variable or a file changes one"
     for name, setting in report["settings"].items():
         told = "" if setting["source"] == "default" else f"   (from {visible(setting['source'])})"

@@ -135,7 +135,7 @@ def _decorate_function(
         attributes=attributes or None,
         model=model,
         fixed=None if monitor is None else monitor.recorder,
-        keeps_live=bool(request.collectors),
+        collectors=request.collectors,
         session_from=options["session_from"],
         trace_from=options["trace_from"],
     )

@@ -59,8 +59,9 @@ class Items:
         """Record that the generator ended; *value* is what it returned."""
         operation, call = self._operation, self._call
         try:
-            if operation.keeps_live:
-                keep_live(span_id_of(call.run_id), self._live(value), args, kwargs)
+            if operation.collectors:
+                span_id = span_id_of(call.run_id)
+                keep_live(span_id, operation.collectors, self._live(value), args, kwargs)
             operation.end(call, {"outcome": "ok", "output": self._output()})
         except Exception as error:
             self._recorder.report("finish", error)

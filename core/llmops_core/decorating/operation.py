@@ -27,7 +27,7 @@ _CANCELLED_MODULES: Final = ("asyncio", "concurrent", "builtins")
 class Operation:
     """One decorated function: what is recorded of its calls."""
 
-    __slots__ = ("arguments", "attributes", "fixed", "keeps_live", "kind", "model", "name",
+    __slots__ = ("arguments", "attributes", "collectors", "fixed", "kind", "model", "name",
                  "session_from", "trace_from")  # fmt: skip
 
     def __init__(
@@ -39,7 +39,7 @@ class Operation:
         attributes: dict[str, Any] | None,
         model: dict[str, str],
         fixed: Recorder | None,
-        keeps_live: bool,
+        collectors: tuple[str, ...],
         session_from: str | None,
         trace_from: str | None,
     ) -> None:
@@ -50,8 +50,8 @@ class Operation:
         self.attributes = attributes
         self.model = model
         self.fixed = fixed
-        #: Whether collectors need the call's own objects.
-        self.keeps_live = keeps_live
+        #: Published ones among them need the call's own objects.
+        self.collectors = collectors
         self.session_from = session_from
         self.trace_from = trace_from
 
@@ -154,8 +154,8 @@ class Operation:
         """Record that a call returned, and leave it."""
         try:
             self.leave(call)
-            if self.keeps_live:
-                keep_live(span_id_of(call.run_id), result, args, kwargs or {})
+            if self.collectors:
+                keep_live(span_id_of(call.run_id), self.collectors, result, args, kwargs or {})
             recorder: Any = call.recorder
             self.end(call, {"outcome": "ok", "output": recorder.freeze(result)})
         except Exception as error:

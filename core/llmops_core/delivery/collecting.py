@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import msgspec
 from llmops_core.batch import SpanBatch
 from llmops_core.delivery.isolation import CUT_OFF_AFTER, LATE_SECONDS, SharedLane, is_ours
 from llmops_core.failures import Failures
+from llmops_core.measuring.named import NamedCollector, names_in
 from llmops_core.protocols import Collector
 from llmops_core.schema import COLUMNS
 from llmops_core.span import Span
@@ -21,6 +22,9 @@ __all__ = ["Collecting", "merge_values"]
 #: What a collector may take for a span before the batch goes on without it, and at most for all.
 SPAN_SECONDS: Final = 0.002
 MAX_WAIT_SECONDS: Final = 10.0
+
+#: Sets of names that decorated functions may bring.
+MAX_NAMED: Final = 1_000
 
 _FIXED: Final = frozenset({"identity", "when", "content"})
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
@@ -43,8 +47,15 @@ class Collecting:
     it returns; who does not return in ten seconds, or fails five times in a row, is cut off.
     """
 
-    def __init__(self, collectors: Mapping[str, Collector], failures: Failures) -> None:
+    def __init__(
+        self,
+        collectors: Mapping[str, Collector],
+        failures: Failures,
+        find: Callable[[str], object | None] = lambda name: None,
+    ) -> None:
         self._collectors = dict(collectors)
+        self._find = find
+        self._named: set[str] = set()
         self._failures = failures
         self._in_a_row: dict[str, int] = dict.fromkeys(collectors, 0)
         self._lock = Lock()
@@ -56,6 +67,8 @@ class Collecting:
 
     def collect(self, batch: SpanBatch) -> SpanBatch:
         """Return the batch with measured values; a collector that fails costs only its own."""
+        for named in {names for row in batch.rows if (names := names_in(row))} - self._named:
+            self._add_named(named)
         for name, collector in list(self._collectors.items()):
             if self._lane is not None and name in self._lane.late:
                 self._miss(name, batch)
@@ -72,6 +85,20 @@ class Collecting:
             self._in_a_row[name] = 0
             batch = batch.with_rows(rows)
         return batch
+
+    def _add_named(self, named: str) -> None:
+        """Take in the collectors that a decorated function names, for its own spans."""
+        with self._lock:
+            if len(self._named) >= MAX_NAMED:
+                return
+            self._named.add(named)
+            for name in named.split(","):
+                if name in self._in_a_row:
+                    continue  # it measures every span, or was cut off
+                self._in_a_row[name] = 0
+                self._collectors[name] = NamedCollector(name, self._find, self._failures)
+                if self._lane is None:
+                    self._lane = SharedLane("collectors")
 
     def watch(self) -> None:
         """Cut off a collector that does not return. Called now and then on the delivery thread."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from llmops_core.freeze.freezer import Freezer, Frozen, FrozenBytes, FrozenMessage, FrozenToolCall
+from llmops_core.image_heads import image_head
 
 __all__ = ["Content", "encode_content", "sanitize_text"]
 
@@ -193,11 +194,15 @@ def _key(pair: tuple[str, Any]) -> str:
 def _encode_bytes(value: Any) -> Any:
     """Describe binary data. ``sha256`` is of the kept head: the rest was never copied."""
     if type(value) is FrozenBytes:
-        return {
+        told = {
             "mime": _mime(value.head),
             "sha256": hashlib.sha256(value.head).hexdigest(),
             "size": value.size,
         }
+        known = image_head(value.head)
+        if known is not None and known.width:
+            told |= {"height": known.height, "width": known.width}
+        return told
     raise TypeError
 
 

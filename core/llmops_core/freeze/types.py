@@ -320,6 +320,23 @@ def _numpy_array(cls: type) -> Plan:
     return plan if c_made else _unknown(cls)
 
 
+def _pil_image(cls: type) -> Plan:
+    layout = layout_of(cls)
+    named = _class_var(cls, "format")
+
+    def plan(walk: Walk, value: Any, depth: int) -> Any:
+        fields = Fields(value, layout)
+        pairs = [
+            ("type", "PIL.Image"),
+            ("format", named if type(named) is str else None),
+            ("mode", fields.get("_mode")),
+            ("size", fields.get("_size")),
+        ]
+        return fw.copy_pairs(walk, value, pairs, 4, depth)
+
+    return plan
+
+
 def _numpy_scalar(cls: type) -> Plan:
     mro = mro_of(cls)
     item = next((v["item"] for b in mro if name_of(b) == ("numpy", "generic")
@@ -362,6 +379,7 @@ _NAMED: Final[dict[tuple[str, str], Callable[[type], Plan]]] = {
     ("pydantic.v1.main", "BaseModel"): _pydantic,
     ("numpy", "ndarray"): _numpy_array,
     ("numpy", "generic"): _numpy_scalar,
+    ("PIL.Image", "Image"): _pil_image,
 }
 _EXACT_PLANS: Final[list[tuple[type, Plan]]] = [
     (type(None), _keep),

@@ -18,11 +18,11 @@ __all__ = [
     "CollectorRegistry",
     "Live",
     "MetricCollector",
-    "forget_live",
     "keep_live",
-    "live_of",
+    "live_calls",
     "named",
     "registered",
+    "take_live",
 ]
 
 MAX_LIVE: Final = 10_000
@@ -105,14 +105,18 @@ def named(option: str, given: Iterable[object] | None) -> tuple[str, ...]:
 
 
 class Live:
-    """The objects of one call."""
+    """The objects of one call, and which collectors want and have had them."""
 
-    __slots__ = ("args", "kwargs", "result")
+    __slots__ = ("args", "kwargs", "result", "taken", "wanted")
 
-    def __init__(self, result: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, result: object, args: tuple[Any, ...], kwargs: dict[str, Any], wanted: set[str]
+    ) -> None:
         self.result = result
         self.args = args
         self.kwargs = kwargs
+        self.wanted = wanted
+        self.taken: set[str] = set()
 
 
 class _LiveCalls:
@@ -128,21 +132,38 @@ class _LiveCalls:
             while len(self._calls) > MAX_LIVE:
                 self._calls.popitem(last=False)
 
-    def find(self, key: str) -> Live | None:
+    def take(self, key: str, collector: str) -> Live | None:
+        """Return a call's objects for one collector; the last one that needs them lets them go."""
         with self._lock:
-            return self._calls.get(key)
+            live = self._calls.get(key)
+            if live is None or collector in live.taken:
+                return None
+            live.taken.add(collector)
+            if live.taken >= live.wanted:
+                del self._calls[key]
+            return live
 
-    def forget(self, keys: Iterable[str]) -> None:
-        with self._lock:
-            for key in keys:
-                self._calls.pop(key, None)
+    def __len__(self) -> int:
+        return len(self._calls)
 
 
 _live: Final = _LiveCalls()
-live_of: Final = _live.find
-forget_live: Final = _live.forget
+take_live: Final = _live.take
 
 
-def keep_live(span_id: str, result: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Keep a call's own objects until its collectors ran."""
-    _live.keep(span_id, Live(result, args, kwargs))
+def keep_live(
+    span_id: str,
+    collectors: tuple[str, ...],
+    result: object,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """Keep a call's own objects until its published collectors ran."""
+    wanted = {name for name in collectors if name in CollectorRegistry._factories}
+    if wanted:
+        _live.keep(span_id, Live(result, args, kwargs, wanted))
+
+
+def live_calls() -> int:
+    """Return how many calls' objects are kept."""
+    return len(_live)
