@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,8 @@ SPACES = "".join(c for c in map(chr, range(0x3001)) if c.isspace())
 TEXTS = st.one_of(
     st.none(), st.text(max_size=20), st.text(alphabet="ab\n é\u3000\x1c\x00 " + SPACES, max_size=20)
 )
+#: All one byte a character, and longer than the 64 bytes that are counted at once.
+LONG: Final = st.text(alphabet="abc  \n\t\x0b\x1c\x1b\x00~", min_size=50, max_size=200)
 
 
 def counted(*texts: str | None) -> dict[str, list[int | None]]:
@@ -28,6 +32,16 @@ def counted(*texts: str | None) -> dict[str, list[int | None]]:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(TEXTS, max_size=8))
 def test_every_count_is_pythons_own(texts: list[str | None]) -> None:
+    check(texts)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(st.none(), LONG, st.just("")), max_size=8))
+def test_every_count_of_long_ascii_texts_is_pythons_own(texts: list[str | None]) -> None:
+    check(texts)
+
+
+def check(texts: list[str | None]) -> None:
     values = counted(*texts)
     there = [text for text in texts if text is not None]
 
