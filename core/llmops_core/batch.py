@@ -1,10 +1,11 @@
-"""A batch of finished spans, as rows and, when somebody asks, as one Arrow table."""
+"""A batch of finished spans: as columns, as rows and as one Arrow table, each made when asked for."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain, repeat
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,7 +15,27 @@ from llmops_core.span import Span
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SpanBatch", "spans_from_arrow", "spans_to_arrow"]
+__all__ = ["ArrowValues", "SpanBatch", "SpanColumns", "spans_from_arrow", "spans_to_arrow"]
+
+#: Values by column, as many in each; what is null throughout is missing.
+SpanColumns = dict[str, list[Any]]
+
+
+class ArrowValues(Sequence[Any]):
+    """Numbers that a collector measured, as an Arrow array: a sequence of plain values as well."""
+
+    def __init__(self, array: pa.Array) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, at: Any) -> Any:
+        found = self.array[at]
+        return found.to_pylist() if isinstance(at, slice) else found.as_py()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.array.to_pylist())
 
 
 class SpanBatch:
@@ -25,33 +46,78 @@ class SpanBatch:
     make its write idempotent.
     """
 
+    # No cached_property: on 3.11 it has one lock for all objects, and a child that is forked while
+    # a batch is being converted would wait for it for ever.
+
     def __init__(
-        self, rows: Iterable[Span], *, writer_id: str = "", first_seq: int = 0, last_seq: int = 0
+        self,
+        rows: Iterable[Span] = (),
+        *,
+        writer_id: str = "",
+        first_seq: int = 0,
+        last_seq: int = 0,
     ) -> None:
-        self.rows: tuple[Span, ...] = tuple(rows)
         self.writer_id = writer_id
         self.first_seq = first_seq
         self.last_seq = last_seq
+        self._rows: tuple[Span, ...] | None = tuple(rows)
+        self._count = len(self._rows)
+        self._columns: SpanColumns | None = None
+        self._arrays: dict[str, pa.Array] = {}
+        #: Columns whose values are in ``_arrays`` alone.
+        self._measured: frozenset[str] = frozenset()
         self._arrow: pa.Table | None = None
         self._source: SpanBatch | None = None
 
+    @classmethod
+    def of_columns(cls, columns: SpanColumns, *, writer_id: str = "") -> SpanBatch:
+        """Make a batch of columns, of which none is empty. The core's own way: they are not copied."""
+        count = len(columns["span_id"])
+        seqs = columns.get("seq") or [0]
+        batch = cls(writer_id=writer_id, first_seq=seqs[0] or 0, last_seq=seqs[-1] or 0)
+        batch._rows, batch._columns, batch._count = None, columns, count
+        return batch
+
     def __len__(self) -> int:
-        return len(self.rows)
+        return self._count
 
     def __repr__(self) -> str:
         where = f"{self.writer_id}:{self.first_seq}-{self.last_seq}"
-        return f"<SpanBatch {len(self.rows)} spans, {where}>"
+        return f"<SpanBatch {len(self)} spans, {where}>"
+
+    @property
+    def rows(self) -> tuple[Span, ...]:
+        """The spans, made once."""
+        rows = self._rows
+        if rows is None:
+            columns = self._all_columns()
+            values = [columns.get(name) or repeat(None, self._count) for name in COLUMN_NAMES]
+            rows = tuple(msgspec.convert(list(zip(*values, strict=True)), list[Span]))
+            self._rows = rows
+        return rows
 
     @property
     def arrow(self) -> pa.Table:
-        """The rows as one Arrow table of :func:`~llmops_core.schema.arrow_schema`, made once."""
-        # Not cached_property: on 3.11 it has one lock for all objects, and a child that is forked
-        # while a batch is being converted would wait for it for ever.
+        """The spans as one Arrow table of :func:`~llmops_core.schema.arrow_schema`, made once."""
+        import pyarrow as pa
+
         if self._source is not None:
             return self._source.arrow
         if self._arrow is None:
-            self._arrow = spans_to_arrow(self.rows)
+            arrays = [self.column(name) for name in COLUMN_NAMES]
+            self._arrow = pa.Table.from_arrays(arrays, schema=arrow_schema())
         return self._arrow
+
+    def column(self, name: str) -> pa.Array:
+        """One column of :attr:`arrow`, made once. Cheaper than all of them."""
+        if self._source is not None:
+            return self._source.column(name)
+        array = self._arrays.get(name)
+        if array is None:
+            values = self._plain_columns().get(name)
+            array = _array(values, arrow_schema().field(name).type, self._count)
+            self._arrays[name] = array
+        return array
 
     def with_rows(self, rows: Iterable[Span]) -> SpanBatch:
         """Return a batch of the same range with other *rows*."""
@@ -59,14 +125,99 @@ class SpanBatch:
             rows, writer_id=self.writer_id, first_seq=self.first_seq, last_seq=self.last_seq
         )
 
+    def with_columns(self, arrays: Mapping[str, pa.Array]) -> SpanBatch:
+        """Return a batch with other values in some columns; where they are null, the old ones stay."""
+        import pyarrow.compute as pc
+
+        batch = SpanBatch(
+            writer_id=self.writer_id, first_seq=self.first_seq, last_seq=self.last_seq
+        )
+        batch._rows, batch._columns, batch._count = None, self._plain_columns(), self._count
+        batch._arrays = dict(self._arrays)
+        for name, array in arrays.items():
+            known = name in self._measured or name in batch._columns
+            batch._arrays[name] = pc.coalesce(array, self.column(name)) if known else array
+        batch._measured = self._measured | arrays.keys()
+        return batch
+
     def copied(self) -> SpanBatch:
         """Return a batch with spans of its own: who changes them by force changes nobody else's.
 
         Each plugin is given one. The Arrow table, which cannot be changed, is shared.
         """
-        made = self.with_rows(map(_copied, self.rows))
+        if self._columns is None:
+            made = self.with_rows(map(_copied, self.rows))
+        else:  # rows are made of columns anew, and share nothing that can be changed
+            made = self.with_columns({})
+            made._arrays, made._measured = self._arrays, self._measured
         made._source = self
         return made
+
+    def records(self) -> Sequence[Any]:
+        """Return what a journal encodes: spans, or tuples of their values, which is the same."""
+        if self._rows is not None:
+            return self._rows
+        columns = self._all_columns()
+        values = [columns.get(name) or repeat(None, self._count) for name in COLUMN_NAMES]
+        return list(zip(*values, strict=True))
+
+    def seqs(self) -> Sequence[int | None]:
+        """Return the places of the spans in the journal."""
+        if self._rows is not None:
+            return [span.seq for span in self._rows]
+        return self._plain_columns().get("seq") or [None] * self._count
+
+    def cut(self, start: int, stop: int) -> SpanBatch:
+        """Return the batch of the spans from *start* up to *stop*, of which there is one at least."""
+        stop = min(stop, self._count)
+        if start == 0 and stop == self._count:
+            return self
+        if self._columns is None:
+            rows = self.rows[start:stop]
+            first, last = rows[0].seq or 0, rows[-1].seq or 0
+            return SpanBatch(rows, writer_id=self.writer_id, first_seq=first, last_seq=last)
+        columns = {name: values[start:stop] for name, values in self._columns.items()}
+        part = SpanBatch.of_columns(columns, writer_id=self.writer_id)
+        # A list, as an exporter's thread may be adding to what is there.
+        arrays = list(self._arrays.items())
+        part._arrays = {name: array.slice(start, stop - start) for name, array in arrays}
+        part._measured = self._measured
+        return part
+
+    @classmethod
+    def joined(cls, batches: Sequence[SpanBatch]) -> SpanBatch:
+        """Return one batch of batches that follow each other."""
+        if len(batches) == 1:
+            return batches[0]
+        first, last = batches[0], batches[-1]
+        if any(batch._columns is None for batch in batches):
+            return cls(
+                chain.from_iterable(batch.rows for batch in batches),
+                writer_id=first.writer_id,
+                first_seq=first.first_seq,
+                last_seq=last.last_seq,
+            )
+        whole = cls.of_columns(_joined_columns(batches), writer_id=first.writer_id)
+        whole._measured = frozenset().union(*(batch._measured for batch in batches))
+        for name in whole._measured:
+            whole._arrays[name] = _concatenated([batch.column(name) for batch in batches])
+        for name in set(first._arrays) - whole._measured:
+            arrays = [b._arrays[name] for b in batches if name in b._arrays]
+            if len(arrays) == len(batches):
+                whole._arrays[name] = _concatenated(arrays)
+        return whole
+
+    def _plain_columns(self) -> SpanColumns:
+        """Return the values by column, without those that were measured since."""
+        if self._columns is None:
+            rows = map(msgspec.structs.astuple, self._rows or ())
+            named = zip(COLUMN_NAMES, zip(*rows, strict=True), strict=False)
+            self._columns = {n: list(c) for n, c in named if not _is_null(c)}
+        return self._columns
+
+    def _all_columns(self) -> SpanColumns:
+        measured = {name: self._arrays[name].to_pylist() for name in self._measured}
+        return {**self._plain_columns(), **measured}
 
 
 def _copied(span: Span) -> Span:
@@ -78,25 +229,56 @@ def _copied(span: Span) -> Span:
     return msgspec.structs.replace(span, **changed) if changed else copy.copy(span)
 
 
-def spans_to_arrow(rows: Sequence[Span]) -> pa.Table:
-    """Turn spans into one Arrow table. A column that is null throughout costs next to nothing."""
+def _joined_columns(batches: Sequence[SpanBatch]) -> SpanColumns:
+    parts = [(len(batch), batch._plain_columns()) for batch in batches]
+    return {
+        name: list(
+            chain.from_iterable(part.get(name) or repeat(None, count) for count, part in parts)
+        )
+        for name in set().union(*(part for _, part in parts))
+    }
+
+
+def _concatenated(arrays: Sequence[pa.Array]) -> pa.Array:
     import pyarrow as pa
 
-    schema = arrow_schema()
-    if not rows:
-        return schema.empty_table()
-    count = len(rows)
-    arrays = []
-    columns = zip(*map(msgspec.structs.astuple, rows), strict=True)
-    for field, values in zip(schema, columns, strict=True):
-        if values[0] is None and values.count(None) == count:
-            arrays.append(pa.nulls(count, field.type))
-        elif pa.types.is_map(field.type):
-            pairs = [None if v is None else list(v.items()) for v in values]
-            arrays.append(pa.array(pairs, field.type))
-        else:
-            arrays.append(pa.array(values, field.type))
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.concat_arrays(arrays)
+
+
+def _is_null(values: Sequence[Any]) -> bool:
+    return values[0] is None and values.count(None) == len(values)
+
+
+def _array(values: Sequence[Any] | None, kind: pa.DataType, count: int) -> pa.Array:
+    """Return one column as Arrow. What is null throughout costs next to nothing."""
+    import pyarrow as pa
+
+    if values is None or _is_null(values):
+        return pa.nulls(count, kind)
+    if pa.types.is_dictionary(kind) and values[-1] == values[0]:
+        if values.count(values[0]) == count:
+            places = pa.repeat(pa.scalar(0, kind.index_type), count)
+            return pa.DictionaryArray.from_arrays(places, pa.array(values[:1], kind.value_type))
+    elif pa.types.is_map(kind):
+        return _map_array(values, kind)
+    return pa.array(values, kind)
+
+
+def _map_array(values: Sequence[Mapping[str, Any] | None], kind: pa.MapType) -> pa.Array:
+    import pyarrow as pa
+
+    maps = [value for value in values if value is not None]
+    keys = pa.array(list(chain.from_iterable(maps)), kind.key_type)
+    items = pa.array(list(chain.from_iterable(m.values() for m in maps)), kind.item_type)
+    ends = list(accumulate((len(value or ()) for value in values), initial=0))
+    # Where a start is null, the map is; the last number is an end.
+    starts = [None if v is None else at for v, at in zip(values, ends, strict=False)]
+    return pa.MapArray.from_arrays(pa.array([*starts, ends[-1]], pa.int32()), keys, items)
+
+
+def spans_to_arrow(rows: Sequence[Span]) -> pa.Table:
+    """Turn spans into one Arrow table. A column that is null throughout costs next to nothing."""
+    return SpanBatch(rows).arrow
 
 
 def spans_from_arrow(table: pa.Table) -> list[Span]:

@@ -9,10 +9,10 @@ stores it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llmops_core.batch import SpanBatch
 from llmops_core.clock import Clock
 from llmops_core.config import Settings
 from llmops_core.delivery.flushing import FlushMark
@@ -22,7 +22,6 @@ from llmops_core.intake.thread import Intake
 from llmops_core.intake.tracer import Tracer
 from llmops_core.journal.writer import new_writer_id
 from llmops_core.pipeline import idle_stats, make_finisher, open_journal
-from llmops_core.span import Span
 
 __all__ = ["leave_in_journal"]
 
@@ -33,13 +32,13 @@ class _Nobody:
     def __init__(self) -> None:
         self.journaled = self.lost = 0
 
-    def count_in(self, spans: Sequence[Span], *, journaled: bool) -> None:
+    def count_in(self, batch: SpanBatch, *, journaled: bool) -> None:
         if journaled:
-            self.journaled += len(spans)
+            self.journaled += len(batch)
         else:
-            self.lost += len(spans)
+            self.lost += len(batch)
 
-    def hand_over(self, spans: list[Span], size: int) -> None:
+    def hand_over(self, batch: SpanBatch, size: int) -> None:
         """Nobody comes after the journal."""
 
     def mark(self, mark: FlushMark) -> None:

@@ -163,7 +163,6 @@ class Pipeline:
 
     def _make_delivery(self) -> Delivery:
         return Delivery(
-            writer_id=self.writer_id,
             collecting=self.collecting,
             exporters=self.exporters,
             store=self.store,

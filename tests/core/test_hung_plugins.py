@@ -226,7 +226,7 @@ def vandalise(batch: SpanBatch) -> None:
         msgspec.structs.force_setattr(span, "name", "spoilt")
         if span.attributes is not None:
             span.attributes["spoilt"] = "yes"
-    batch.rows = ()
+    batch._rows = ()
 
 
 def test_what_a_plugin_does_to_its_spans_by_force_nobody_else_sees() -> None:

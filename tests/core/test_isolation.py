@@ -107,16 +107,15 @@ def test_a_wake_up_in_the_middle_of_a_wake_up_waits_for_nobody() -> None:
 
 def test_one_span_that_cannot_be_encoded_costs_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     with Monitor("memory:") as monitor:
-        finisher = monitor._pipeline.finisher  # type: ignore[union-attr]
-        real = finisher.finish
+        values = monitor._pipeline.finisher._values  # type: ignore[union-attr]
+        real = values.clean
 
-        def spoil(draft: Any, writer: str, seq: int) -> Any:
-            span = real(draft, writer, seq)
-            return span.replace(name="bad \ud800") if span.name == "bad" else span
+        def spoil(text: str, limit: int) -> str:
+            return "bad \ud800" if text == "bäd" else real(text, limit)
 
-        monkeypatch.setattr(finisher, "finish", spoil)
+        monkeypatch.setattr(values, "clean", spoil)
         record(monitor, 2)
-        record(monitor, 1, name="bad")
+        record(monitor, 1, name="bäd")
         record(monitor, 2)
         assert monitor.flush().complete
         stats = monitor.stats()["spans"]

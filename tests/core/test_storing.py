@@ -91,7 +91,7 @@ class Bench:
         except OSError:
             journaled = False
         self.made += count
-        self.worker.count_in(spans, journaled=journaled)
+        self.worker.count_in(SpanBatch(spans), journaled=journaled)
         return spans
 
     def add(self, spans: list[Span]) -> None:

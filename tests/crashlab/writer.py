@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from crash_payload import payload
 
@@ -53,14 +54,14 @@ def with_outages(folder: str) -> Monitor:
 
 
 def main(url: str, first_run: int, per_second: int, batch: int, outages: bool) -> None:
-    append = Journal.append
+    append = Journal.append_records
 
-    def told(self: Journal, spans: Sequence[Span]) -> int:
-        size = append(self, spans)
-        say("j " + " ".join(span.span_id for span in spans))
+    def told(self: Journal, spans: Sequence[Any], first_seq: int, last_seq: int) -> int:
+        size = append(self, spans, first_seq, last_seq)
+        say("j " + " ".join(span[0] for span in spans))  # the span id is the first column
         return size
 
-    Journal.append = told  # type: ignore[method-assign]
+    Journal.append_records = told  # type: ignore[method-assign]
     say("ready")
     if outages:
         monitor = with_outages(url.removeprefix("parquet:"))

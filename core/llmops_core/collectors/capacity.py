@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from llmops_core.batch import ArrowValues
 from llmops_core.capacity import SIDES, capacity_columns
 from llmops_core.errors import ConfigError
 from llmops_core.hookspecs import hookimpl
@@ -25,7 +26,7 @@ class CapacityCollector:
     name = "capacity"
 
     def collect(self, batch: SpanBatch) -> Mapping[str, Sequence[int | None]]:
-        """Return the counts of every span as plain lists; ``None`` where there is no text.
+        """Return the counts of every span; ``None`` where there is no text.
 
         Called on a helper thread. Computes outside of the interpreter lock, so it takes next to
         nothing from the threads of the application.
@@ -34,10 +35,9 @@ class CapacityCollector:
 
         values: dict[str, Sequence[int | None]] = {}
         for side in SIDES:
-            # Not of ``batch.arrow``: that has 70 columns, and is made anew once rows are measured.
-            text = pa.chunked_array([pa.array([getattr(s, side) for s in batch.rows], pa.string())])
+            text = pa.chunked_array([batch.column(side)])
             for name, counted in capacity_columns(side, text).items():
-                values[name] = counted.to_pylist()
+                values[name] = ArrowValues(counted.combine_chunks())
         return values
 
 

@@ -1,4 +1,4 @@
-"""Runs the collectors over a batch, each isolated, and merges what they measured into new rows."""
+"""Runs the collectors over a batch, each isolated, and merges what they measured into a new one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from llmops_core.batch import SpanBatch
+from llmops_core.batch import ArrowValues, SpanBatch
 from llmops_core.delivery.isolation import CUT_OFF_AFTER, LATE_SECONDS, SharedLane, is_ours
 from llmops_core.failures import Failures
 from llmops_core.measuring.named import NamedCollector, names_in
@@ -17,7 +17,7 @@ from llmops_core.schema import COLUMNS
 from llmops_core.span import Span
 from llmops_core.worker import Worker
 
-__all__ = ["Collecting", "merge_values"]
+__all__ = ["Collecting", "merge_values", "merged"]
 
 #: What a collector may take for a span before the batch goes on without it, and at most for all.
 SPAN_SECONDS: Final = 0.002
@@ -37,6 +37,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 _SETTABLE: Final = {
     c.name: _TYPES[c.type] for c in COLUMNS if c.group not in _FIXED and c.type in _TYPES
 }
+_ARROW: Final[dict[tuple[type, ...], str]] = {(int,): "int64", (int, float): "double"}
 
 
 class Collecting:
@@ -75,15 +76,14 @@ class Collecting:
                 continue
             try:
                 if self._lane is None or is_ours(collector):
-                    rows = merge_values(batch.rows, collector.collect(batch))
+                    batch = merged(batch, collector.collect(batch))
                 else:
-                    rows = self._measure(name, collector, batch, self._lane)
+                    batch = self._measure(name, collector, batch, self._lane)
             except Exception as error:
                 self._miss(name, batch)
                 self._failed(name, error)
                 continue
             self._in_a_row[name] = 0
-            batch = batch.with_rows(rows)
         return batch
 
     def _add_named(self, named: str) -> None:
@@ -117,10 +117,10 @@ class Collecting:
 
     def _measure(
         self, name: str, collector: Collector, batch: SpanBatch, lane: SharedLane
-    ) -> list[Span]:
-        async def work() -> list[Span]:
+    ) -> SpanBatch:
+        async def work() -> SpanBatch:
             # Merged there too: what it returned may be an object with code of its own.
-            return merge_values(batch.rows, collector.collect(batch.copied()))
+            return merged(batch, collector.collect(batch.copied()))
 
         call = lane.submit(work())
         seconds = min(max(LATE_SECONDS, SPAN_SECONDS * len(batch)), MAX_WAIT_SECONDS)
@@ -148,6 +148,23 @@ class Collecting:
                 self.cut_off.append(name)
         if self._lane is not None:
             self._lane.late.pop(name, None)
+
+
+def merged(batch: SpanBatch, values: Any) -> SpanBatch:
+    """Return the batch with a collector's *values*, or raise ``TypeError`` where they do not fit."""
+    if isinstance(values, Mapping) and all(_is_column(*pair, batch) for pair in values.items()):
+        return batch.with_columns({name: column.array for name, column in values.items()})
+    return batch.with_rows(merge_values(batch.rows, values))
+
+
+def _is_column(name: Any, column: Any, batch: SpanBatch) -> bool:
+    """Whether a column can be taken as the array that it is."""
+    return (
+        type(column) is ArrowValues
+        and len(column) == len(batch)
+        and type(name) is str
+        and _ARROW.get(_SETTABLE.get(name, ())) == str(column.array.type)
+    )
 
 
 def merge_values(rows: Sequence[Span], values: Any) -> list[Span]:

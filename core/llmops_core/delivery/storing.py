@@ -27,7 +27,6 @@ from llmops_core.delivery.lane import Lane
 from llmops_core.failures import Failures
 from llmops_core.journal.writer import Journal
 from llmops_core.protocols import Storage
-from llmops_core.span import Span
 
 __all__ = ["STAGE", "StoreWorker"]
 
@@ -97,21 +96,21 @@ class StoreWorker:
         self.retries = 0
         self.dropped: dict[str, int] = {}
 
-    def count_in(self, spans: list[Span], *, journaled: bool) -> None:
+    def count_in(self, batch: SpanBatch, *, journaled: bool) -> None:
         """Take note of spans that will come. Called on the intake thread, once journaled."""
         with self._lock:
             if journaled:
-                self.journaled += len(spans)
+                self.journaled += len(batch)
             else:
-                self.queued += len(spans)
-                self._unjournaled.update(s.seq for s in spans if s.seq is not None)
+                self.queued += len(batch)
+                self._unjournaled.update(seq for seq in batch.seqs() if seq is not None)
 
     def add(self, batch: SpanBatch, size: int) -> None:
         """Queue a batch of *size* bytes, or leave it in the journal, or drop what is not there."""
         with self._lock:
             missing: set[int] = set()
             if self._unjournaled:
-                missing = {s.seq for s in batch.rows if s.seq in self._unjournaled}
+                missing = {seq for seq in batch.seqs() if seq in self._unjournaled}
                 self._unjournaled -= missing
             journaled = len(batch) - len(missing)
             item = _Range(batch.first_seq, batch.last_seq, batch, size, journaled, missing)
@@ -250,7 +249,7 @@ class StoreWorker:
         where = "read_back"
         try:
             batch = item.batch or self._read_back(item)
-            if batch.rows:
+            if len(batch):
                 where = "seal"
                 self._seal(item)
                 where = "write"
@@ -312,7 +311,7 @@ class StoreWorker:
             lost = item.journaled + len(item.unjournaled) - len(batch)
             if lost:  # a segment was damaged, or deleted by hand
                 self._drop("journal_damaged", lost)
-        if not batch.rows:
+        if not len(batch):
             return
         try:
             if self._journal is not None:

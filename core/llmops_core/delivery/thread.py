@@ -18,7 +18,6 @@ from llmops_core.delivery.exporting import ExportWorker
 from llmops_core.delivery.flushing import FlushMark
 from llmops_core.delivery.storing import StoreWorker
 from llmops_core.failures import Failures
-from llmops_core.span import Span
 from llmops_core.worker import Worker
 
 __all__ = ["Delivery"]
@@ -29,7 +28,7 @@ EXPORT_SPANS: Final = 500
 #: How often the thread looks whether a plugin hangs.
 WATCH_SECONDS: Final = 0.5
 
-_Item = tuple[list[Span], int] | FlushMark
+_Item = tuple[SpanBatch, int] | FlushMark
 
 
 class Delivery:
@@ -38,7 +37,6 @@ class Delivery:
     def __init__(
         self,
         *,
-        writer_id: str,
         collecting: Collecting,
         exporters: Sequence[ExportWorker],
         store: StoreWorker,
@@ -48,7 +46,6 @@ class Delivery:
         watch: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._watch = (collecting.watch, store.watch, *(e.watch for e in exporters), *watch)
-        self._writer_id = writer_id
         self._collecting = collecting
         self._exporters = exporters
         self._store = store
@@ -60,12 +57,8 @@ class Delivery:
         self._chunk_seconds = min(EXPORT_SECONDS, batch_seconds) if exporters else batch_seconds
         self._inbox: deque[_Item] = deque()
         self._wake = threading.Event()
-        self._chunk: list[Span] = []
-        self._chunk_bytes = 0
-        self._chunk_since = 0.0
-        self._rows: list[Span] = []
-        self._rows_bytes = 0
-        self._rows_since = 0.0
+        self._chunk = _Pile()
+        self._measured = _Pile()
         self._taken_to = 0
         self.worker = Worker("delivery", self._step, self._interrupted)
 
@@ -73,9 +66,9 @@ class Delivery:
         """Start the thread."""
         self.worker.start()
 
-    def hand_over(self, spans: list[Span], size: int) -> None:
+    def hand_over(self, batch: SpanBatch, size: int) -> None:
         """Take finished spans of *size* bytes. Called on the intake thread; never waits."""
-        self._inbox.append((spans, size))
+        self._inbox.append((batch, size))
         self._wake.set()
 
     def mark(self, mark: FlushMark) -> None:
@@ -113,22 +106,18 @@ class Delivery:
     def _next_due(self) -> float:
         now = time.monotonic()
         due = [WATCH_SECONDS]
-        if self._chunk:
-            due.append(self._chunk_since + self._chunk_seconds - now)
-        if self._rows:
-            due.append(self._rows_since + self._batch_seconds - now)
+        if self._chunk.count:
+            due.append(self._chunk.since + self._chunk_seconds - now)
+        if self._measured.count:
+            due.append(self._measured.since + self._batch_seconds - now)
         return max(0.0, min(due))
 
-    def _take(self, spans: list[Span], size: int) -> None:
-        if not self._chunk:
-            self._chunk_since = time.monotonic()
-        last = spans[-1].seq or 0
-        if last <= self._taken_to:
+    def _take(self, batch: SpanBatch, size: int) -> None:
+        if batch.last_seq <= self._taken_to:
             return  # interrupted right after it was taken: twice would be stored twice
-        self._taken_to = last
-        self._chunk.extend(spans)
-        self._chunk_bytes += size
-        if len(self._chunk) >= self._chunk_spans:
+        self._taken_to = batch.last_seq
+        self._chunk.add(batch, size, time.monotonic())
+        if self._chunk.count >= self._chunk_spans:
             self._guard("chunk", self._cut_chunk)
 
     def _pass_on(self, mark: FlushMark) -> bool:
@@ -141,43 +130,61 @@ class Delivery:
 
     def _cut_by_age(self) -> None:
         now = time.monotonic()
-        if self._chunk and now - self._chunk_since >= self._chunk_seconds:
+        if self._chunk.count and now - self._chunk.since >= self._chunk_seconds:
             self._cut_chunk()
-        if self._rows and now - self._rows_since >= self._batch_seconds:
+        if self._measured.count and now - self._measured.since >= self._batch_seconds:
             self._hand_on_all()
 
     def _cut_chunk(self) -> None:
         """Measure what came in, give it to the exporters, and add it to what will be stored."""
-        while self._chunk:
-            rows, rest = self._chunk[: self._chunk_spans], self._chunk[self._chunk_spans :]
-            share = self._chunk_bytes * len(rows) // len(self._chunk)
+        while self._chunk.count:
+            taken, size = self._chunk.first(self._chunk_spans)
             # The long step comes first: one that is interrupted in it begins it anew.
-            batch = self._collecting.collect(self._batch(rows))
-            self._chunk, self._chunk_bytes = rest, self._chunk_bytes - share
-            if not self._rows:
-                self._rows_since = self._chunk_since
-            self._rows.extend(batch.rows)
-            self._rows_bytes += share
+            batch = self._collecting.collect(taken)
+            self._chunk.drop(len(taken), size)
+            self._measured.add(batch, size, self._chunk.since)
             for exporter in self._exporters:
                 exporter.offer(batch)
-            while len(self._rows) >= self._batch_spans:
-                self._hand_on(self._batch_spans)
+            while self._measured.count >= self._batch_spans:
+                self._hand_on()
 
     def _hand_on_all(self) -> None:
-        while self._rows:
-            self._hand_on(self._batch_spans)
+        while self._measured.count:
+            self._hand_on()
 
-    def _hand_on(self, count: int) -> None:
-        rows, self._rows = self._rows[:count], self._rows[count:]
-        share = self._rows_bytes * len(rows) // (len(rows) + len(self._rows))
-        self._rows_bytes -= share
-        self._rows_since = time.monotonic()
-        self._store.add(self._batch(rows), share)
+    def _hand_on(self) -> None:
+        batch, size = self._measured.first(self._batch_spans)
+        self._measured.drop(len(batch), size)
+        self._measured.since = time.monotonic()
+        self._store.add(batch, size)
 
-    def _batch(self, rows: list[Span]) -> SpanBatch:
-        return SpanBatch(
-            rows,
-            writer_id=self._writer_id,
-            first_seq=rows[0].seq or 0,
-            last_seq=rows[-1].seq or 0,
-        )
+
+class _Pile:
+    """Batches that follow each other, on their way to becoming one of another size."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.since = 0.0
+        self._size = 0
+        self._batches: list[SpanBatch] = []
+
+    def add(self, batch: SpanBatch, size: int, since: float) -> None:
+        if not self.count:
+            self.since = since
+        self._batches.append(batch)
+        self.count += len(batch)
+        self._size += size
+
+    def first(self, limit: int) -> tuple[SpanBatch, int]:
+        """Return the first *limit* spans, or all, as one batch, and their share of the bytes."""
+        if len(self._batches) > 1:
+            self._batches = [SpanBatch.joined(self._batches)]
+        batch = self._batches[0].cut(0, limit)
+        return batch, self._size * len(batch) // self.count
+
+    def drop(self, count: int, size: int) -> None:
+        """Remove what :meth:`first` returned."""
+        [whole] = self._batches
+        self._batches = [whole.cut(count, len(whole))] if count < self.count else []
+        self.count -= count
+        self._size -= size

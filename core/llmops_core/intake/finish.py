@@ -1,66 +1,159 @@
-"""Makes a draft into a span: content to text, sanitised, hashed, typed, bounded.
+"""Makes drafts into spans: content to text, sanitised, hashed, typed, bounded.
 
 Runs on the intake thread, before the journal: nothing that a storage refuses for its form (NUL, lone
 surrogates, wrong types) goes any further. Total: a draft that cannot be a span costs itself alone.
+
+What one drain of the queue gave is finished column by column, which takes a third of the time that
+span by span takes; the few drafts with a value that does not fit its column are finished alone, to
+the same end (test_finish).
 """
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
-from llmops_core.freeze.content import encode_content, sanitize_text
+import msgspec
+
+from llmops_core.batch import SpanColumns
+from llmops_core.freeze.content import encode_content
 from llmops_core.freeze.freezer import Frozen
-from llmops_core.schema import COLUMNS
+from llmops_core.intake.columns import ColumnChecks, gather
+from llmops_core.intake.values import MAX_ATTRIBUTES, MAX_NAME, MAX_TEXT, Values, scalar_text
+from llmops_core.schema import COLUMN_NAMES
 from llmops_core.span import KINDS, OUTCOMES, Span
 
 __all__ = ["Finisher"]
 
-#: Characters kept of a name, an id or a tag, and of a message or an attribute.
-MAX_NAME: Final = 1024
-MAX_TEXT: Final = 4096
-MAX_ATTRIBUTES: Final = 128
-MAX_TAGS: Final = 64
-INT64: Final = 2**63
-#: The year 9999 in microseconds: no storage holds more.
-MAX_MICROS: Final = 253_402_300_799_999_999
-
-_LONG: Final = frozenset({"error_message"})
 _KINDS: Final = frozenset(KINDS)
 _OUTCOMES: Final = frozenset(OUTCOMES)
+_SIDES: Final = ("input", "output")
+
+Draft = dict[str, Any]
 
 
 class Finisher:
     """Turns drafts into spans of one writer. Counts what it had to change, by reason."""
 
     def __init__(self, key: bytes, constants: dict[str, str | None]) -> None:
-        self._key = key
-        self.sanitized: dict[str, int] = {}
+        self._hash = _keyed_hash(key)
+        self._values = Values()
+        self._checks = ColumnChecks(self._values)
         self._constants = {
-            k: self._clean(v, MAX_NAME) for k, v in constants.items() if v is not None
+            k: self._values.clean(v, MAX_NAME) for k, v in constants.items() if v is not None
         }
-        coerce: dict[str, Callable[[str, Any], Any]] = {
-            "text": self._text,
-            "enum": self._text,
-            "int": self._int,
-            "timestamp": self._time,
-            "float": self._float,
-            "bool": self._bool,
-            "list": self._tags,
-            "map": self._attributes,
-            "numbers": self._numbers,
-        }
-        self._coerce = {c.name: coerce[c.type] for c in COLUMNS}
 
-    def finish(self, draft: dict[str, Any], writer_id: str, seq: int) -> Span:
-        """Return the span. Raises only if what every span needs is missing."""
+    @property
+    def sanitized(self) -> dict[str, int]:
+        """What was changed, by reason."""
+        return self._values.counts
+
+    # ---- many ----
+
+    def finish_all(
+        self,
+        drafts: Sequence[Draft],
+        writer_id: str,
+        first_seq: int,
+        failed: Callable[[Exception], None],
+    ) -> SpanColumns:
+        """Return the spans as columns, numbered from *first_seq*.
+
+        *failed* is told of each draft that lacks what every span needs; the others are numbered
+        without it.
+        """
+        try:
+            columns, odd = gather(drafts)
+            if len(odd) < len(drafts):
+                columns = self._finished(columns, len(drafts) - len(odd), writer_id)
+        except Exception:  # one of them is stranger than a look at its columns can tell
+            columns, odd = {}, set(range(len(drafts)))
+        if odd:
+            columns = self._with_odd(drafts, columns, odd, writer_id, failed)
+        if columns:
+            columns["seq"] = list(range(first_seq, first_seq + len(columns["span_id"])))
+        return columns
+
+    def _finished(self, columns: SpanColumns, count: int, writer_id: str) -> SpanColumns:
+        """Clean the values of columns that hold nothing odd, and add what every span has."""
+        contents = [(side, columns.pop(side, None)) for side in _SIDES]
+        columns = self._checks.cleaned(columns)
+        starts, ends = columns["start_time"], columns["end_time"]
+        columns["end_time"] = list(map(max, starts, ends))
+        names = columns.get("name")
+        if names is None:
+            columns["name"] = columns["kind"]
+        elif None in names:
+            pairs = zip(names, columns["kind"], strict=True)
+            columns["name"] = [kind if name is None else name for name, kind in pairs]
+        for constant, value in self._constants.items():
+            column = columns.get(constant) or [None] * count
+            columns[constant] = [value if v is None else v for v in column]
+        for side, frozen in contents:
+            if frozen is not None:
+                self._add_contents(columns, side, frozen)
+        columns["writer_id"] = [writer_id] * count
+        return columns
+
+    def _add_contents(self, columns: SpanColumns, side: str, frozen: list[Any]) -> None:
+        """Add the five columns of one side; a draft's own value stays where there is no content."""
+        count = len(frozen)
+        texts: list[Any] = [None] * count
+        cut, size, hashes, mode = (
+            columns.get(name) or [None] * count
+            for name in (f"{side}_truncated", f"{side}_size", f"{side}_hash", "content_mode")
+        )
+        for at, one in enumerate(frozen):
+            if type(one) is not Frozen:
+                continue
+            value = one.value
+            if type(value) is str and value.isascii() and "\0" not in value:
+                texts[at], cut[at], size[at] = value, one.truncated, len(value) + one.cut_bytes
+            elif value is not None:
+                texts[at], cut[at], size[at] = self._encoded(one)
+            else:
+                if one.truncated:  # shed under overload: say that something was there
+                    cut[at], size[at] = True, one.cut_bytes
+                continue
+            hashes[at] = self._hash(texts[at].encode())
+            mode[at] = "full"
+        columns[side], columns[f"{side}_truncated"], columns[f"{side}_size"] = texts, cut, size
+        columns[f"{side}_hash"], columns["content_mode"] = hashes, mode
+
+    def _with_odd(
+        self,
+        drafts: Sequence[Draft],
+        columns: SpanColumns,
+        odd: set[int],
+        writer_id: str,
+        failed: Callable[[Exception], None],
+    ) -> SpanColumns:
+        """Finish the odd drafts one by one, and put each in its place."""
+        regular = zip(*(columns.get(name) or repeat(None) for name in COLUMN_NAMES), strict=False)
+        rows: list[tuple[Any, ...]] = []
+        for at, draft in enumerate(drafts):
+            if at not in odd:
+                rows.append(next(regular))
+                continue
+            try:
+                rows.append(msgspec.structs.astuple(self.finish(draft, writer_id, 0)))
+            except Exception as error:
+                failed(error)
+        named = zip(COLUMN_NAMES, zip(*rows, strict=True), strict=True) if rows else ()
+        return {name: list(c) for name, c in named if c.count(None) < len(c)}
+
+    # ---- one ----
+
+    def finish(self, draft: Draft, writer_id: str, seq: int) -> Span:
+        """Return the span of one draft. Raises only if what every span needs is missing."""
         values: dict[str, Any] = dict(self._constants)
         strange: dict[str, Any] = {}
         for name, value in draft.items():
-            if value is None or name == "input" or name == "output":
+            if value is None or name in _SIDES:
                 continue
-            coerce = self._coerce.get(name)
+            coerce = self._values.coerce.get(name)
             if coerce is None:
                 strange[name] = value
                 continue
@@ -69,8 +162,8 @@ class Finisher:
                 values[name] = coerced
             else:
                 strange[name] = value
-        self._content(values, "input", draft.get("input"))
-        self._content(values, "output", draft.get("output"))
+        for side in _SIDES:
+            self._content(values, side, draft.get(side))
         if strange:
             self._keep_strange(values, strange)
         if values.get("kind") not in _KINDS:
@@ -81,91 +174,26 @@ class Finisher:
         values["end_time"] = max(values["start_time"], values["end_time"])
         return Span(**values, writer_id=writer_id, seq=seq)
 
-    def _count(self, reason: str) -> None:
-        self.sanitized[reason] = self.sanitized.get(reason, 0) + 1
-
-    def _clean(self, text: str, limit: int) -> str:
-        if len(text) > limit:
-            self._count("shortened")
-            text = text[: limit - 1] + "…"
-        if "\0" in text or not text.isascii():
-            text, nul, surrogates = sanitize_text(text)
-            if nul:
-                self._count("nul")
-            if surrogates:
-                self._count("surrogate")
-        return text
-
-    def _text(self, name: str, value: Any) -> str | None:
-        if type(value) is not str:
-            if type(value) in (int, float, bool):
-                value = str(value)
-            else:
-                return None
-        return self._clean(value, MAX_TEXT if name in _LONG else MAX_NAME)
-
-    def _int(self, name: str, value: Any) -> int | None:
-        if type(value) is int and -INT64 <= value < INT64:
-            return value
-        if type(value) is float and value.is_integer() and abs(value) < INT64:
-            return int(value)
-        return None
-
-    def _time(self, name: str, value: Any) -> int | None:
-        return min(max(value, 0), MAX_MICROS) if type(value) is int else None
-
-    def _float(self, name: str, value: Any) -> float | None:
-        if type(value) in (float, int) and value - value == 0:
-            return float(value)
-        return None
-
-    def _bool(self, name: str, value: Any) -> bool | None:
-        return value if type(value) is bool else None
-
-    def _tags(self, name: str, value: Any) -> tuple[str, ...] | None:
-        if type(value) not in (list, tuple):
-            return None
-        tags = [self._clean(tag, MAX_NAME) for tag in value if type(tag) is str]
-        return tuple(dict.fromkeys(tags[:MAX_TAGS])) or None
-
-    def _attributes(self, name: str, value: Any) -> dict[str, str] | None:
-        if type(value) is not dict:
-            return None
-        kept: dict[str, str] = {}
-        for key, item in value.items():
-            if len(kept) >= MAX_ATTRIBUTES:
-                self._count("attributes_cut")
-                break
-            text = item if type(item) is str else _scalar_text(item)
-            if type(key) is str and text is not None:
-                kept[self._clean(key, MAX_NAME)] = self._clean(text, MAX_TEXT)
-        return kept or None
-
-    def _numbers(self, name: str, value: Any) -> dict[str, float] | None:
-        if type(value) is not dict:
-            return None
-        pairs = ((k, self._float(name, v)) for k, v in value.items() if type(k) is str)
-        return {self._clean(k, MAX_NAME): v for k, v in pairs if v is not None} or None
-
-    def _content(self, values: dict[str, Any], name: str, frozen: Any) -> None:
+    def _content(self, values: dict[str, Any], side: str, frozen: Any) -> None:
         if type(frozen) is not Frozen:
             return
         if frozen.value is None:
-            if frozen.truncated:  # shed under overload: say that something was there
-                values[name + "_truncated"] = True
-                values[name + "_size"] = frozen.cut_bytes
+            if frozen.truncated:
+                values[side + "_truncated"] = True
+                values[side + "_size"] = frozen.cut_bytes
             return
-        content = encode_content(frozen)
-        values[name] = content.text
-        values[name + "_truncated"] = content.truncated
-        values[name + "_size"] = content.size
-        data = content.text.encode()
-        values[name + "_hash"] = hmac.digest(self._key, data, "sha256").hex()[:32]
+        text, values[side + "_truncated"], values[side + "_size"] = self._encoded(frozen)
+        values[side] = text
+        values[side + "_hash"] = self._hash(text.encode())
         values["content_mode"] = "full"
+
+    def _encoded(self, frozen: Frozen) -> tuple[str, bool, int]:
+        content = encode_content(frozen)
         if content.nul:
-            self._count("nul")
+            self._values.count("nul")
         if content.surrogates:
-            self._count("surrogate")
+            self._values.count("surrogate")
+        return content.text, content.truncated, content.size
 
     def _keep_strange(self, values: dict[str, Any], strange: dict[str, Any]) -> None:
         """Keep what no column takes as attributes, where it is plain; count it either way."""
@@ -173,19 +201,32 @@ class Finisher:
         for name, value in strange.items():
             if name.startswith("_"):
                 continue
-            self._count("wrong_type" if name in self._coerce else "unknown_field")
-            text = value if type(value) is str else _scalar_text(value)
+            known = name in self._values.coerce
+            self._values.count("wrong_type" if known else "unknown_field")
+            text = value if type(value) is str else scalar_text(value)
             if text is not None and len(attributes) < MAX_ATTRIBUTES:
-                attributes[self._clean(str(name), MAX_NAME)] = self._clean(text, MAX_TEXT)
+                clean = self._values.clean
+                attributes[clean(str(name), MAX_NAME)] = clean(text, MAX_TEXT)
         if attributes:
             values["attributes"] = attributes
 
 
-def _scalar_text(value: Any) -> str | None:
-    if value is True or value is False:
-        return "true" if value else "false"
-    if type(value) is int:
-        return str(value) if -(10**300) < value < 10**300 else hex(value)[:MAX_NAME]
-    if type(value) is float:
-        return repr(value)
-    return None
+def _keyed_hash(key: bytes) -> Callable[[bytes], str]:
+    """Return HMAC-SHA256 with *key*, cut to 32 digits.
+
+    By its definition, with both pads hashed once: ``hmac.digest`` sets up OpenSSL's machinery each
+    time, which takes longer than hashing a short text.
+    """
+    if len(key) > 64:
+        key = hashlib.sha256(key).digest()
+    padded = key.ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+
+    def digest(data: bytes) -> str:
+        inside, outside = inner.copy(), outer.copy()
+        inside.update(data)
+        outside.update(inside.digest())
+        return outside.hexdigest()[:32]
+
+    return digest

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from llmops_core.batch import SpanBatch
 from llmops_core.delivery.flushing import FlushMark
 from llmops_core.failures import Failures
 from llmops_core.intake.drafts import Draft
@@ -37,21 +38,22 @@ OPEN_FILE_SECONDS: Final = 2.0
 #: The file of open spans may take one twentieth of the thread's time.
 OPEN_FILE_SHARE: Final = 20
 _encode: Final = msgspec.msgpack.Encoder().encode
-#: Events after which the interpreter is offered to the host's thread.
+#: Events, and spans, after which the interpreter is offered to the host's thread.
 YIELD_EVENTS: Final = 64
+FINISH_SPANS: Final = 128
 
 
 class Counts(Protocol):
     """Takes note of spans that will come: the way to the storage."""
 
-    def count_in(self, spans: list[Span], *, journaled: bool) -> None:
+    def count_in(self, batch: SpanBatch, *, journaled: bool) -> None:
         """Count them, once journaled. Called on the intake thread; never waits."""
 
 
 class Takes(Protocol):
     """Takes finished spans and flush marks: the delivery."""
 
-    def hand_over(self, spans: list[Span], size: int) -> None:
+    def hand_over(self, batch: SpanBatch, size: int) -> None:
         """Take spans of *size* bytes. Called on the intake thread; never waits."""
 
     def mark(self, mark: FlushMark) -> None:
@@ -100,7 +102,7 @@ class Intake:
         self._events: list[HostEvent] = []
         self._next = 0
         self._drafts: list[Draft] = []
-        self._spans: list[Span] = []
+        self._batch: SpanBatch | None = None
         self._counted = False
         self.worker = Worker("intake", self._step, self._interrupted)
 
@@ -127,7 +129,7 @@ class Intake:
 
     def _step(self) -> bool:
         queue = self.queue
-        if self._drafts or self._spans:
+        if self._drafts or self._batch is not None:
             self._resume()
         events = self._events[self._next :] or queue.take(DRAIN_EVENTS)
         if not events:
@@ -159,17 +161,17 @@ class Intake:
             if self._drafts is not self.tracer.finished:
                 self.tracer.finished[:0] = self._drafts
             self._drafts = []
-        spans, self._spans = self._spans, []
-        if not spans:
+        batch, self._batch = self._batch, None
+        if batch is None:
             return
         if not self._counted:
-            first, last = spans[0].seq or 0, spans[-1].seq or 0
+            first, last = batch.first_seq, batch.last_seq
             journaled = self._journal.read_range(first, last) if self._journal else []
             if not journaled:
-                self._journal_and_hand_over(spans)
+                self._journal_and_hand_over(batch)
                 return
-            self._store.count_in(spans, journaled=True)
-        self._delivery.hand_over(spans, len(_encode(spans)))  # a second time is noticed there
+            self._store.count_in(batch, journaled=True)
+        self._delivery.hand_over(batch, len(_encode(batch.records())))  # twice is noticed there
 
     def _consume(self, events: list[HostEvent]) -> bool:
         """Take events through the tracer into the journal; True if the monitor closes."""
@@ -212,50 +214,58 @@ class Intake:
         return mark.closing
 
     def _write_out(self) -> None:
-        """Finish what the tracer gave, journal it as one record, and hand it over."""
-        self._drafts = drafts = self.tracer.finished
-        if not drafts:
+        """Finish what the tracer gave, journal it, and hand it over."""
+        self._drafts = self.tracer.finished
+        if not self._drafts:
             return
         self.tracer.finished = []
-        spans: list[Span] = []
-        for draft in drafts:
-            try:
-                spans.append(self.finisher.finish(draft, self._writer_id, self._seq + 1))
-                self._seq += 1
-            except Exception as error:  # one bad draft costs itself
-                self._failures.report("intake", "finish", error)
-                self._drop("invalid", 1)
-            if len(spans) % YIELD_EVENTS == 0:
+        while self._drafts:
+            columns = self.finisher.finish_all(
+                self._drafts[:FINISH_SPANS],
+                self._writer_id,
+                self._seq + 1,
+                self._failed_to_finish,
+            )
+            batch = SpanBatch.of_columns(columns, writer_id=self._writer_id) if columns else None
+            if batch is not None:
+                self._seq = batch.last_seq
+            self._counted, self._batch, self._drafts = False, batch, self._drafts[FINISH_SPANS:]
+            if batch is not None:
+                self._journal_and_hand_over(batch)
+            self._batch = None
+            if self._drafts:
                 time.sleep(0)
-        self._counted, self._spans, self._drafts = False, spans, []
-        if spans:
-            self._journal_and_hand_over(spans)
-        self._spans = []
 
-    def _journal_and_hand_over(self, spans: list[Span]) -> None:
+    def _failed_to_finish(self, error: Exception) -> None:
+        self._failures.report("intake", "finish", error)
+        self._drop("invalid", 1)
+
+    def _journal_and_hand_over(self, batch: SpanBatch) -> None:
         try:
-            size = self._append(spans)
+            size = self._append(batch)
         except Exception as error:  # one of them cannot be encoded: it costs itself
             self._failures.report("intake", "encode", error)
-            spans = [span for span in spans if self._can_be_encoded(span)]
-            if not spans:
+            rows = [span for span in batch.rows if self._can_be_encoded(span)]
+            if not rows:
                 return
-            size = self._append(spans)
+            first, last = rows[0].seq or 0, rows[-1].seq or 0
+            batch = SpanBatch(rows, writer_id=self._writer_id, first_seq=first, last_seq=last)
+            size = self._append(batch)
         journaled = size > 0
         if not journaled:
-            self.unjournaled += len(spans)
-            size = len(_encode(spans))
-        self._store.count_in(spans, journaled=journaled)
+            self.unjournaled += len(batch)
+            size = len(_encode(batch.records()))
+        self._store.count_in(batch, journaled=journaled)
         self._counted = True
-        self._delivery.hand_over(spans, size)
+        self._delivery.hand_over(batch, size)
 
-    def _append(self, spans: list[Span]) -> int:
+    def _append(self, batch: SpanBatch) -> int:
         """Journal spans as one record; return its size, or 0 if they stay in memory only."""
         if self._journal is None or self._journal.full:
-            _encode(spans)  # raises where the journal would
+            _encode(batch.records())  # raises where the journal would
             return 0
         try:
-            size = self._journal.append(spans)
+            size = self._journal.append_records(batch.records(), batch.first_seq, batch.last_seq)
         except OSError as error:
             self._failures.report("journal", "append", error)
             return 0

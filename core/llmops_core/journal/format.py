@@ -66,8 +66,8 @@ def _frame(record_type: str, body: Any) -> bytes:
     return _HEADER.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
 
 
-def encode_spans(spans: Sequence[Span]) -> bytes:
-    """Frame spans as one record."""
+def encode_spans(spans: Sequence[Any]) -> bytes:
+    """Frame spans as one record; a tuple of a span's values is encoded as the span is."""
     return _frame("s", spans)
 
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 from llmops_core.journal.format import (
     Damage,
@@ -110,9 +110,13 @@ class Journal:
 
     def append(self, spans: Sequence[Span]) -> int:
         """Write one record of spans; return its size in bytes."""
+        return self.append_records(spans, spans[0].seq or 0, spans[-1].seq or 0)
+
+    def append_records(self, spans: Sequence[Any], first_seq: int, last_seq: int) -> int:
+        """Write one record of spans, or of tuples of their values; return its size in bytes."""
         data = encode_spans(spans)
         with self._lock:
-            self._write(data, (spans[0].seq or 0, spans[-1].seq or 0))
+            self._write(data, (first_seq, last_seq))
         return len(data)
 
     def seal(self, first_seq: int, last_seq: int) -> None:

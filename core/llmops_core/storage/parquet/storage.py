@@ -123,12 +123,10 @@ class ParquetStorage:
         """
         if self.read_only:
             raise StorageError("the storage was opened for reading", "expected a monitor to write")
-        if not batch.rows:
+        if not len(batch):
             return
         name = file_name(batch.writer_id, batch.first_seq, batch.last_seq)
-        days: dict[str, list[int]] = {}
-        for at, span in enumerate(batch.rows):
-            days.setdefault(day_of(span.end_time), []).append(at)
+        days = _days(batch)
         for day, rows in sorted(days.items()):
             path = self.folder / day / name
             # In this order: a file goes only after the compacted one that holds it has come.
@@ -232,6 +230,21 @@ class ParquetStorage:
             return True
         del self._unreadable[path]  # repaired or replaced: read it again
         return False
+
+
+def _days(batch: SpanBatch) -> dict[str, Sequence[int]]:
+    """Return the places of the spans that end on each UTC day."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ends = batch.column("end_time").cast(pa.int64())
+    first, last = map(day_of, pc.min_max(ends).as_py().values())
+    if first == last:
+        return {first: range(len(batch))}
+    days: dict[str, list[int]] = {}
+    for at, end in enumerate(ends.to_pylist()):
+        days.setdefault(day_of(end), []).append(at)
+    return dict(days)
 
 
 def _state(path: str) -> tuple[int, int] | None:
