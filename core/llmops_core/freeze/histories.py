@@ -32,7 +32,7 @@ _TOO_LARGE: Final = FrozenMessage(None, None, None, [], None)
 class _KeptHistory:
     """A copied history, what it cost, and what has to be unchanged for it to be used again."""
 
-    __slots__ = ("budget", "calls", "contents", "copy", "cost", "empty", "items",
+    __slots__ = ("calls", "contents", "copy", "cost", "empty", "items",
                  "names", "odd", "truncated")  # fmt: skip
 
     def __init__(
@@ -50,7 +50,6 @@ class _KeptHistory:
             if one.flat:  # compared call by call
                 self.calls[place] = dict(one.rest)["tool_calls"]
         self.copy = copy
-        self.budget = (0, 0)
         self.cost = (0, 0, 0)
         self.truncated = False
 
@@ -82,8 +81,8 @@ class HistoryCache(MessageCache):
 
     def __init__(self) -> None:
         super().__init__()
-        #: By the newest message and the count; None for a history that came by once.
-        self._histories: dict[tuple[int, int], _KeptHistory | None] = {}
+        #: By the newest message, the count and the budget; None for a history that came by once.
+        self._histories: dict[tuple[int, int, int, int], _KeptHistory | None] = {}
 
     def copy_history(
         self, walk: Walk, base: Any, value: Any, total: int, depth: int, entry: PlanEntry
@@ -97,7 +96,7 @@ class HistoryCache(MessageCache):
         key = id(value)
         if depth >= walk.depth or key in walk.path:
             return None
-        seen = (id(base.__getitem__(value, -1)), total)
+        seen = (id(base.__getitem__(value, -1)), total, walk.text, walk.nodes)
         before = (walk.text, walk.nodes, walk.cut)
         again = seen in self._histories
         if again:
@@ -126,12 +125,12 @@ class HistoryCache(MessageCache):
         base: Any,
         value: Any,
         total: int,
-        seen: tuple[int, int],
+        seen: tuple[int, int, int, int],
         values_of: Any,
     ) -> list[Any] | None:
         """Return the copy that was kept of a history, if it is certain that nothing has changed."""
         kept = self._histories.get(seen)
-        if kept is None or kept.budget != (walk.text, walk.nodes):
+        if kept is None:
             return None
         if not kept.holds(_looked_at(base, value, total, len(kept.names)), values_of):
             self._histories[seen] = None
@@ -149,7 +148,7 @@ class HistoryCache(MessageCache):
         base: Any,
         value: Any,
         total: int,
-        seen: tuple[int, int],
+        seen: tuple[int, int, int, int],
         before: tuple[int, int, int],
         out: list[Any],
         values_of: Any,
@@ -164,7 +163,6 @@ class HistoryCache(MessageCache):
         if not all(type(content) is str for content in sized):
             return
         found = _KeptHistory(items, sized, kept, out)
-        found.budget = before[:2]
         found.cost = (before[0] - walk.text, before[1] - walk.nodes, walk.cut - before[2])
         found.truncated = walk.truncated
         self._histories[seen] = found

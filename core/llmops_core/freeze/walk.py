@@ -46,7 +46,7 @@ HEAD_BYTES: Final = 4096  # enough of a binary value to tell its type by magic b
 HEADS_BYTES: Final = 65_536  # all heads of one value together
 DECIMAL_BITS: Final = 2048  # 617 digits; CPython lets nobody set its own limit below 640
 _RETRIES: Final = 4
-_SIZED_WHEN_OMITTED: Final = 64
+_SIZED_WHEN_OMITTED: Final = 32
 #: What a key costs beside its length once the text is spent: enough for some thirty bare names.
 _SPENT_KEY: Final = 32
 #: Dicts of so many entries are first looked at as a whole (:func:`measure_flat`).
