@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar, cast
-from uuid import UUID, uuid4
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.runnables.config import var_child_runnable_config
 
-from llmops_core import Monitor, Recorder, default_monitor, enclosing_call
+from llmops_core import Monitor, default_monitor
 from llmops_integrations.langchain import handoffs, translate, translate_model
-from llmops_integrations.langchain.mapping import (
-    AGENT_RUN,
-    EDGE,
-    IN_AGENT,
-    NODE,
-    TASK,
-    inherited_facts,
-)
-from llmops_integrations.langchain.metadata import framework_of, identity_fields
+from llmops_integrations.langchain.mapping import EDGE, NODE, TASK
+from llmops_integrations.langchain.metadata import identity_fields
 from llmops_integrations.langchain.outlines import Outlines
 from llmops_integrations.langchain.reading import MAX_TEXT, count, name_of, text
+from llmops_integrations.langchain.recording import PREBUILT_STEP, Recording, guarded
 from llmops_integrations.langchain.runs import Run, runs_of
 from llmops_integrations.langchain.translate import is_placeholder
 
 __all__ = ["LLMOpsCallbackHandler", "guarded"]
 
-_Method = TypeVar("_Method", bound=Callable[..., None])
-
 _NOTHING: Final[Mapping[str, Any]] = {}
-_FALLBACKS: Final = "RunnableWithFallbacks"
-#: How ``create_react_agent`` names its model node and the function in it.
-_PREBUILT_NODE: Final = "agent"
-_PREBUILT_STEP: Final = "call_model"
 
 
-def guarded(method: _Method) -> _Method:
-    """Let no failure of ours out: LangChain lets a BaseException of a handler end the user's run.
-
-    KeyboardInterrupt and CancelledError pass: they are the user's, and merely arrive here.
-    """
-    where = method.__name__
-
-    @functools.wraps(method)
-    def call(self: LLMOpsCallbackHandler, *args: Any, **kwargs: Any) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except (Exception, SystemExit) as error:
-            self._recorder.report(where, error)
-
-    return cast("_Method", call)
-
-
-class LLMOpsCallbackHandler(BaseCallbackHandler):
+class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
     """Records every run below a call that is given this handler in ``config={"callbacks": [...]}``.
 
     One object serves any number of concurrent runs, threads and event loops. Of a run it keeps what
@@ -78,7 +47,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         super().__init__()
         self.run_inline = inline
         self.monitor = default_monitor() if monitor is None else monitor
-        self._recorder: Recorder = self.monitor.recorder
+        self._recorder = self.monitor.recorder
         self._runs = runs_of(self.monitor)
         self._outlines = Outlines()
 
@@ -122,7 +91,7 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
             runs.open(key, run, self)
             if kind is None:
                 self._recorder.skip()
-                if name == _PREBUILT_STEP:
+                if name == PREBUILT_STEP:
                     self._note_prebuilt_agent(given)
                 return
             fields = outline.fill(values)
@@ -338,138 +307,6 @@ class LLMOpsCallbackHandler(BaseCallbackHandler):
         if attempt is not None:
             fields["attempt"] = attempt
         self._point(run_id, fields)
-
-    # ---- shared ----
-
-    def _start(
-        self,
-        run_id: UUID,
-        parent_run_id: UUID | None,
-        fields: dict[str, Any],
-        content: object,
-        tags: list[str] | None,
-        metadata: Mapping[str, Any],
-    ) -> None:
-        """Start a run that is always stored: a model, a tool, a retriever."""
-        given, parent, above = self._parent(parent_run_id)
-        below = inherited_facts(above)
-        run = Run(fields["kind"], fields["name"], parent, given, below)
-        run.model_known = "model" in fields
-        self._runs.open(run_id.int, run, self)
-        identity = identity_fields(tags, metadata)
-        attributes = fields.get("attributes")
-        if attributes and "attributes" in identity:
-            attributes.update(identity.pop("attributes"))
-        fields.update(identity)
-        fields["framework"] = framework_of(metadata)
-        fields["input"] = self._recorder.freeze(content)
-        if run.kind == "llm" and self._is_in_edge(given):
-            fields["_in_edge"] = True
-        self._recorder.start(run_id.int, parent, fields)
-
-    def _is_in_edge(self, given: int | None) -> bool:
-        """Whether a run is below an edge function: a model that routes makes no node an agent."""
-        run = self._runs.get(given) if given is not None else None
-        while run is not None and run.kind is None:
-            if run.facts & EDGE:
-                return True
-            run = self._runs.get(run.given_parent) if run.given_parent is not None else None
-        return False
-
-    def _end(
-        self,
-        run_id: UUID,
-        run: Run | None,
-        fields: dict[str, Any],
-        kind: str,
-        extra: Mapping[str, Any],
-    ) -> None:
-        """End a run. One whose start never came still says what it was (langchain issue 39633)."""
-        if run is not None:
-            fields["kind"], fields["name"] = run.kind, run.name
-            if run.extra:
-                fields.update(run.extra)
-            self._recorder.end(run_id.int, run.parent, fields)
-            return
-        fields["kind"] = kind
-        fields["name"] = fields.get("model") or name_of(extra, None, kind)
-        fields["framework"] = "langchain"
-        _, parent, _ = self._parent(extra.get("parent_run_id"))
-        self._recorder.end(run_id.int, parent, fields)
-
-    def _ask(
-        self,
-        run_id: int,
-        asked: Iterable[handoffs.Asked],
-        run: Run | None,
-        tool_call_id: str | None = None,
-    ) -> None:
-        """Record requests for a handoff. What moves inside an agent's own graph is none."""
-        for request in asked:
-            if run is not None and run.facts & IN_AGENT and request.mechanism == "send":
-                continue
-            fields: dict[str, Any] = {
-                "target_agent": request.target,
-                "handoff_mechanism": request.mechanism,
-                "framework": "langgraph",
-            }
-            if request.to_parent:
-                fields["_to_parent"] = True
-            if request.passed is not None:
-                fields["input"] = self._recorder.freeze(request.passed)
-            if tool_call_id is not None:
-                fields["tool_call_id"] = tool_call_id
-            self._recorder.handoff(run_id, fields)
-
-    def _note_prebuilt_agent(self, node_id: int | None) -> None:
-        """A node ``agent`` that runs ``call_model`` is the inside of a prebuilt agent's graph.
-
-        Nothing tells so before: the graph has been recorded as a chain or a workflow by then.
-        """
-        node = self._runs.get(node_id) if node_id is not None else None
-        if node is None or not node.facts & NODE or node.name != _PREBUILT_NODE:
-            return
-        graph = self._runs.get(node.given_parent) if node.given_parent is not None else None
-        if graph is None or graph.facts & AGENT_RUN or node.given_parent is None:
-            return
-        graph.facts |= AGENT_RUN
-        graph.kind = "agent"
-        self._recorder.promote(node.given_parent)
-
-    def _point(self, run_id: UUID, fields: dict[str, Any]) -> None:
-        run = self._runs.get(run_id.int)
-        if run is not None and run.owner not in (None, self):
-            return  # the handler that saw the run first records its events
-        parent = run.parent if run is not None and run.kind is None else run_id.int
-        fields["kind"] = "event"
-        fields["outcome"] = "ok"
-        fields["framework"] = "langchain"
-        self._recorder.point(uuid4().int, parent, fields)
-
-    def _parent(self, parent_run_id: UUID | None) -> tuple[int | None, int | None, int]:
-        """Return the parent as the framework knows it, the one that is stored, and its facts.
-
-        Attempts of ``with_fallbacks`` are told a wrong parent: none, or the parent of the fallback
-        run. The framework's own context, read and never set, knows the right one.
-        """
-        given = None if parent_run_id is None else parent_run_id.int
-        config = var_child_runnable_config.get()
-        if config and "callbacks" in config:
-            within = getattr(config["callbacks"], "parent_run_id", None)
-            # Mostly it is the very same object, and comparing two UUIDs is not free.
-            if within is not None and within is not parent_run_id and within != parent_run_id:
-                nearer = self._runs.get(within.int)
-                if nearer is not None and (
-                    given is None or (nearer.name == _FALLBACKS and nearer.given_parent == given)
-                ):
-                    given = within.int
-        run = None if given is None else self._runs.get(given)
-        if run is None:
-            # The parent runs without us, or there is none: what is monitored begins here, or with
-            # the decorated function around it.
-            return None, enclosing_call(self._recorder, None), 0
-        stored = run.parent if run.kind is None else given
-        return given, enclosing_call(self._recorder, stored), run.facts
 
 
 def _lone(batch: Sequence[Any]) -> object:
