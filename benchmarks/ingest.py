@@ -2,7 +2,7 @@
 
 Bare: the same spans as tuples → Arrow → one zstd-1 Parquet file of the same schema. The stages are
 those of the pipeline, as it runs them: drains of the queue through tracer, finisher and journal, then
-one batch through the collector to Parquet. Both take the same spans, one right after the other, in
+one batch through the collectors to Parquet. Both take the same spans, one right after the other, in
 each round; CPU time of the process::
 
     python benchmarks/ingest.py
@@ -27,8 +27,10 @@ import pyarrow.parquet as pq
 from llmops_core.batch import SpanBatch
 from llmops_core.clock import SystemClock
 from llmops_core.collectors.capacity import CapacityCollector
+from llmops_core.collectors.measure import MeasureCollector
 from llmops_core.config import Settings
-from llmops_core.delivery.collecting import merged
+from llmops_core.delivery.collecting import Collecting
+from llmops_core.failures import Failures
 from llmops_core.freeze.freezer import Freezer
 from llmops_core.intake.finish import Finisher
 from llmops_core.intake.queue import END, START, HostEvent, IntakeQueue
@@ -69,6 +71,8 @@ class Stages:
         self.tracer = Tracer(Settings(), SystemClock())
         self.finisher = Finisher(b"k" * 32, {})
         self.journal = Journal(folder / "journal", self.writer, max_bytes=2**40)
+        collectors = {"capacity": CapacityCollector(), "measure": MeasureCollector()}
+        self.collecting = Collecting(collectors, Failures())
         self.storage = ParquetStorage(folder / "data")
         asyncio.run(self.storage.open())
 
@@ -112,8 +116,7 @@ class Stages:
         self.journal.append_records(batch.records(), batch.first_seq, batch.last_seq)
 
     def _collect(self, batches: list[SpanBatch]) -> SpanBatch:
-        whole = SpanBatch.joined(batches)
-        return merged(whole, CapacityCollector().collect(whole))
+        return self.collecting.collect(SpanBatch.joined(batches))
 
     def _store(self, batch: SpanBatch) -> None:
         asyncio.run(self.storage.write(batch))

@@ -119,6 +119,14 @@ class SpanBatch:
             self._arrays[name] = array
         return array
 
+    def values(self, name: str) -> Sequence[Any]:
+        """The plain values of one column, without making rows or arrays."""
+        if name in self._measured:
+            return list(ArrowValues(self._arrays[name]))
+        if self._columns is None:
+            return [getattr(row, name) for row in self.rows]
+        return self._columns.get(name) or [None] * self._count
+
     def with_rows(self, rows: Iterable[Span]) -> SpanBatch:
         """Return a batch of the same range with other *rows*."""
         return SpanBatch(
@@ -163,9 +171,7 @@ class SpanBatch:
 
     def seqs(self) -> Sequence[int | None]:
         """Return the places of the spans in the journal."""
-        if self._rows is not None:
-            return [span.seq for span in self._rows]
-        return self._plain_columns().get("seq") or [None] * self._count
+        return self.values("seq")
 
     def cut(self, start: int, stop: int) -> SpanBatch:
         """Return the batch of the spans from *start* up to *stop*, of which there is one at least."""

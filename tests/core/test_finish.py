@@ -12,6 +12,10 @@ import pytest
 from hypothesis import given, settings
 
 from llmops_core.batch import SpanBatch
+from llmops_core.collectors.capacity import CapacityCollector
+from llmops_core.collectors.measure import MeasureCollector
+from llmops_core.delivery.collecting import Collecting
+from llmops_core.failures import Failures
 from llmops_core.freeze.freezer import Freezer, Frozen
 from llmops_core.intake.finish import Finisher
 from llmops_core.schema import COLUMN_NAMES
@@ -143,3 +147,15 @@ def test_the_hash_of_a_content_is_its_hmac(key: bytes) -> None:
     span = Finisher(key, {}).finish({**PLAIN, "input": freeze("tëxt")}, "w", 1)
     expected = hmac.new(key, "tëxt".encode(), hashlib.sha256).hexdigest()[:32]
     assert span.input_hash == expected
+
+
+def test_a_batch_goes_through_the_default_collectors_without_a_row_being_made() -> None:
+    drafts = [{**PLAIN, "input": freeze("two words"), "attributes": {"a": "b"}}]
+    batch = SpanBatch.of_columns(Finisher(KEY, {}).finish_all(drafts, "w", 1, pytest.fail))
+    collectors = {"capacity": CapacityCollector(), "measure": MeasureCollector()}
+    measured = Collecting(collectors, Failures()).collect(batch)
+    assert measured._rows is None
+    assert measured.arrow["input_words"].to_pylist() == [2]
+    [row] = measured.rows
+    assert (row.input_words, row.input_chars, row.attributes) == (2, 9, {"a": "b"})
+    assert batch.rows[0].input_words is None

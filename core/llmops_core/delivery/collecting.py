@@ -11,7 +11,7 @@ import msgspec
 from llmops_core.batch import ArrowValues, SpanBatch
 from llmops_core.delivery.isolation import CUT_OFF_AFTER, LATE_SECONDS, SharedLane, is_ours
 from llmops_core.failures import Failures
-from llmops_core.measuring.named import NamedCollector, names_in
+from llmops_core.measuring.named import NamedCollector, all_names_in
 from llmops_core.protocols import Collector
 from llmops_core.schema import COLUMNS
 from llmops_core.span import Span
@@ -68,7 +68,7 @@ class Collecting:
 
     def collect(self, batch: SpanBatch) -> SpanBatch:
         """Return the batch with measured values; a collector that fails costs only its own."""
-        for named in {names for row in batch.rows if (names := names_in(row))} - self._named:
+        for named in all_names_in(batch) - self._named:
             self._add_named(named)
         for name, collector in list(self._collectors.items()):
             if self._lane is not None and name in self._lane.late:
@@ -152,6 +152,8 @@ class Collecting:
 
 def merged(batch: SpanBatch, values: Any) -> SpanBatch:
     """Return the batch with a collector's *values*, or raise ``TypeError`` where they do not fit."""
+    if isinstance(values, Mapping) and not values:
+        return batch
     if isinstance(values, Mapping) and all(_is_column(*pair, batch) for pair in values.items()):
         return batch.with_columns({name: column.array for name, column in values.items()})
     return batch.with_rows(merge_values(batch.rows, values))

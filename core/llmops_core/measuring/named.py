@@ -19,7 +19,7 @@ from llmops_core.measuring.request import COLLECTORS_KEY
 from llmops_core.measuring.spans import columns_of
 from llmops_core.span import Span
 
-__all__ = ["NamedCollector", "names_in"]
+__all__ = ["NamedCollector", "all_names_in", "names_in"]
 
 MAX_KEPT: Final = 10_000
 #: Published groups of a result: what is inside counts as if it stood outside.
@@ -30,6 +30,12 @@ GROUPS: Final = ("custom_attributes", "text_metrics", "image_metrics", "metrics"
 def names_in(row: Span) -> str | None:
     """Return the collectors that a span names, separated by commas; None if it names none."""
     return row.attributes.get(COLLECTORS_KEY) if row.attributes else None
+
+
+def all_names_in(batch: SpanBatch) -> set[str]:
+    """Return what :func:`names_in` returns of each span. Makes no rows: most batches name none."""
+    given = (values for values in batch.values("attributes") if values)
+    return {names for values in given if (names := values.get(COLLECTORS_KEY))}
 
 
 class NamedCollector:
