@@ -71,8 +71,9 @@ def close_with_multiprocessing(owner: T, close: Callable[[T], object]) -> None:
 def watch_for_multiprocessing(owner: T, close: Callable[[T], object]) -> None:
     """Have ``close(owner)`` called when this child ends, if it turns out to be multiprocessing's.
 
-    Called in a child right after the fork, when that is not known yet: multiprocessing first clears
-    the finalizers that it inherited, and then calls what is registered here.
+    Called in a child right after the fork, and when *owner* is made, perhaps while multiprocessing
+    imports the main module: whose child this is, is not known yet. Multiprocessing first clears the
+    finalizers that are there, and then calls what is registered here.
     """
     util = sys.modules.get("multiprocessing.util")
     if util is not None:

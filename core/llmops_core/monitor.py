@@ -114,6 +114,7 @@ class Monitor:
         _monitors.add(self)
         if is_child_of_multiprocessing():
             close_with_multiprocessing(self, Monitor.close)
+        watch_for_multiprocessing(self, Monitor.close)
         self._notifier.tell_and_wait("llmops_monitor_started", HOOK_SECONDS, monitor=self)
 
     # ---- reading ----

@@ -7,6 +7,7 @@ after five seconds prints its stacks and counts as a deadlock. The last line on 
 
 from __future__ import annotations
 
+import atexit
 import collections
 import contextlib
 import faulthandler
@@ -22,9 +23,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmops_core import Monitor, SpanBatch, default_monitor, hookimpl, monitor_llm
-from llmops_core.storage.memory import MemoryStorage
-from llmops_core.storage.parquet import ParquetStorage
+# Registered before ours, so it runs after it: tearing an interpreter down may take its time.
+atexit.register(faulthandler.cancel_dump_traceback_later)
+
+from llmops_core import Monitor, SpanBatch, default_monitor, hookimpl, monitor_llm  # noqa: E402
+from llmops_core.storage.memory import MemoryStorage  # noqa: E402
+from llmops_core.storage.parquet import ParquetStorage  # noqa: E402
 
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 CONTAINERS = (dict, list, tuple, set, frozenset, collections.deque, types.MethodType)
@@ -154,7 +158,7 @@ def child(monitor: Monitor, number: int) -> None:
 
 def end_of(pid: int) -> int:
     """Return a child's exit code; 99 if it had to be killed."""
-    deadline = time.monotonic() + 3 * DEADLOCK_SECONDS
+    deadline = time.monotonic() + 12 * DEADLOCK_SECONDS
     while time.monotonic() < deadline:
         gone, status = os.waitpid(pid, os.WNOHANG)
         if gone:

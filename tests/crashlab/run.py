@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rows import Lab, Row, summary, table
 
 #: Name → module beside this file that has a function ``lab(quick)``.
-LABS: Final = {"faults": "faults", "forks": "forks", "kills": "kill"}
+LABS: Final = {"exits": "exits", "faults": "faults", "forks": "forks", "kills": "kill"}
 
 
 def load(name: str) -> Lab:

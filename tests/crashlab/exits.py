@@ -1,0 +1,322 @@
+"""Every way for a program to end, on every version of Python, beside an unmonitored twin.
+
+``python tests/crashlab/run.py --only exits``. The oracle is this process: it hears through a pipe what
+was recorded and what was journaled, and afterwards looks at what is stored.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rows import Row
+
+from llmops_core import Monitor, open_storage
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parents[1]
+#: Ends that give us a turn: the three spans are stored right away.
+STORED: Final = (
+    "return", "sys_exit_0", "sys_exit_3", "exception", "keyboard_interrupt", "sigint",
+    "sigterm_handler_before", "sigterm_handler_after", "sigterm_asyncio_handler", "thread_exit",
+    "daemon_thread", "atexit", "atexit_before", "exit_in_loop", "asyncio_cancelled", "process_fork",
+    "process_spawn", "process_forkserver", "process_pool",
+)  # fmt: skip
+#: Ends that give nobody a turn: what the journal holds is stored by the next start.
+ABRUPT: Final = ("sigterm", "sighup", "sigkill", "os_exit", "os_execv", "os_abort")
+#: Stored right away, or where no thread can be started any more, by the next start.
+EITHER: Final = ("fork",)
+WAYS: Final = (*STORED, *EITHER, *ABRUPT)
+HEALTHY_MS: Final = 150.0
+DEAD_MS: Final = 2250.0
+DEAD: Final = ("refuses", "blocks", "waits")
+
+
+@dataclass
+class End:
+    """How a program ended, as seen from outside."""
+
+    code: int
+    stdout: str
+    stderr: str
+    #: From right before the program left to its end.
+    took_ms: float
+    #: Processor time from then on.
+    cpu_ms: float
+    issued: list[str] = field(default_factory=list)
+    journaled: set[str] = field(default_factory=set)
+
+
+def run(python: str, how: str, mode: str, url: str, *options: str, settle: bool = False) -> End:
+    """Run the program to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        oracle = Path(folder) / "oracle"
+        before = cpu_ns()
+        process = subprocess.Popen(
+            [python, *options, str(HERE / "exits_app.py"), how, mode, url, "SETTLE" if settle else "-"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+            env={**os.environ, "ORACLE": str(oracle)}, cwd=ROOT,
+        )  # fmt: skip
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            stdout, stderr = process.communicate()
+            stderr += "\nit did not end"
+        ended, cpu = time.monotonic_ns(), cpu_ns() - before
+        said = [line.split() for line in oracle.read_text().splitlines()]
+    left = [(int(words[1]), int(words[2])) for words in said if words[0] == "x"]
+    left_ns, left_cpu = max(left, default=(ended, cpu))
+    return End(
+        process.returncode, stdout, stderr, (ended - left_ns) / 1e6, (cpu - left_cpu) / 1e6,
+        [words[1] for words in said if words[0] == "i"],
+        {span for words in said if words[0] == "j" for span in words[1:]},
+    )  # fmt: skip
+
+
+def cpu_ns() -> int:
+    """Return the processor time of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return int((used.ru_utime + used.ru_stime) * 1e9)
+
+
+_ADDRESS: Final = re.compile(r"0x[0-9a-f]+")
+_FORK_WARNING: Final = re.compile(
+    r"[^\n]*DeprecationWarning: This process \(pid=\d+\) is multi-threaded[^\n]*\n( [^\n]*\n)*"
+)
+
+
+def without_fork_warning(text: str) -> str:
+    """Python 3.12 warns of a fork in a process with threads; ours are threads. A limit, printed."""
+    return _ADDRESS.sub("0x", _FORK_WARNING.sub("", text))
+
+
+def stored_ids(url: str) -> list[str]:
+    """Return the ids that lie in Parquet files, without the journals' tails."""
+    import pyarrow.parquet as pq
+
+    paths = Path(url.partition(":")[2]).glob("*/events_*.parquet")
+    return [i for path in paths for i in pq.read_table(path, columns=["span_id"])[0].to_pylist()]
+
+
+def recovered_ids(url: str) -> list[str]:
+    """Start once more, and return the ids of all spans."""
+    with Monitor(url) as monitor:
+        monitor.flush(60)
+    with open_storage(url) as storage:
+        ids: list[str] = storage.query(columns=["span_id"])["span_id"].to_pylist()
+    return ids
+
+
+def cell(python: str, version: str, how: str, *, settle: bool) -> Row:
+    """Compare one end with its twin, and what was recorded with what is stored."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"parquet:{folder}/data"
+        twin = run(python, how, "TWIN", url)
+        end = run(python, how, "MONITORED", url, settle=settle)
+        at_once = set(stored_ids(url))
+        ids = recovered_ids(url)
+    issued, later = set(end.issued), set(ids)
+    problems = []
+    if (end.code, end.stdout) != (twin.code, twin.stdout):
+        problems.append(
+            f"code {end.code} and {end.stdout!r}, the twin {twin.code}, {twin.stdout!r}"
+        )
+    if without_fork_warning(end.stderr) != without_fork_warning(twin.stderr):
+        problems.append(f"stderr {end.stderr[-600:]!r}, the twin's {twin.stderr[-300:]!r}")
+    wanted = issued if how in (*STORED, *EITHER) or settle else end.journaled
+    if how == "atexit_before":  # its last run comes after us: it is refused, and counted
+        wanted = set(end.issued[:3])
+    if how in STORED and wanted - at_once:
+        problems.append(f"{len(wanted - at_once)} not stored at exit")
+    if wanted - later or len(ids) != len(later) or later - issued:
+        problems.append(f"lost {sorted(wanted - later)}, {len(ids) - len(later)} doubled")
+    if len(issued) < 3:
+        problems.append("the fault did not happen: fewer than three runs were recorded")
+    lost = len(issued - later)
+    detail = f"exit {end.code}; {len(issued)} recorded, {len(at_once)} stored at exit, "
+    detail += f"{len(later - at_once)} by the next start, {lost} lost"
+    if _FORK_WARNING.search(end.stderr):
+        detail += "; Python warns of the fork"
+    when = " once journaled" if settle else ""
+    text = f"{detail}; {'; '.join(problems)}" if problems else detail
+    return Row("exits", f"{how}{when}", version, not problems, text)
+
+
+# ---- how long it takes ----
+
+
+def p95(values: Sequence[float]) -> float:
+    """Return what 95 of 100 values do not exceed."""
+    return sorted(values)[max(0, round(0.95 * len(values)) - 1)]
+
+
+def exit_times(python: str, version: str, mode: str, repeats: int, limit_ms: float) -> Row:
+    """Compare the time to exit with the twin's, in turn.
+
+    A busy machine makes any exit slow: judged is the quickest, in which a wait of ours would show; the
+    others and the processor time are printed.
+    """
+    twins, ours, codes = [], [], set()
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(repeats):
+            url = f"parquet:{folder}/{number}"
+            twins.append(run(python, "return", "TWIN", url))
+            end = run(python, "return", mode, url)
+            ours.append(end)
+            codes.add(end.code)
+    base = statistics.median(end.took_ms for end in twins)
+    wall = [end.took_ms - base for end in ours]
+    cpu = p95([end.cpu_ms for end in ours]) - statistics.median(end.cpu_ms for end in twins)
+    detail = (
+        f"{repeats} exits take {min(wall):.0f} ms more than the twin's at best, "
+        f"{statistics.median(wall):.0f} ms at the median, {p95(wall):.0f} ms at p95 (limit "
+        f"{limit_ms:.0f}), {cpu:.0f} ms of processor time at p95"
+    )
+    passed = min(wall) <= limit_ms and codes == {0}
+    name = "healthy" if mode == "MONITORED" else mode
+    return Row("exits", f"time, storage {name}", version, passed, detail)
+
+
+def quiet(python: str, version: str, repeats: int) -> Row:
+    """Exit with every warning on: nothing may be said with a healthy storage, no traceback ever."""
+    said = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(repeats):
+            mode = ("MONITORED", "MONITORED", "refuses", "MONITORED", "MONITORED")[number % 5]
+            end = run(python, "return", mode, f"parquet:{folder}/{number}", "-X", "dev")
+            bad = end.stderr if mode == "MONITORED" else "Traceback" in end.stderr
+            said += [end.stderr] if bad or end.code else []
+    detail = f"{repeats} exits with -X dev, {len(said)} of them said something"
+    return Row("exits", "quiet", version, not said, f"{detail}{said[0][-800:] if said else ''}")
+
+
+# ---- a process that is stopped and goes on ----
+
+FROZEN = """
+import sys, time
+from llmops_core import Monitor
+monitor = Monitor(sys.argv[1])
+def call(number):
+    try:
+        monitor.recorder.start(number, None, {"kind": "tool", "name": "call"})
+        monitor.recorder.end(number, None, {"outcome": "ok"})
+    finally:
+        began = time.monotonic()
+        assert monitor.flush(2).complete
+        print(f"{1000 * (time.monotonic() - began):.1f}", flush=True)
+for number, line in enumerate(sys.stdin, 1):
+    call(number)
+print(monitor.stats()["workers"], file=sys.stderr)
+"""
+
+
+def frozen(python: str, version: str, calls: int, seconds: float) -> Row:
+    """Stop the process between calls, as a serverless platform does, and let it go on."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, url = Path(folder) / "app.py", f"parquet:{folder}/data"
+        path.write_text(FROZEN)
+        app = subprocess.Popen(
+            [python, str(path), url], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert app.stdin
+        assert app.stdout
+        took = []
+        for _ in range(calls):
+            app.stdin.write("go\n")
+            app.stdin.flush()
+            took.append(float(app.stdout.readline()))
+            app.send_signal(signal.SIGSTOP)
+            time.sleep(seconds)
+            app.send_signal(signal.SIGCONT)
+        app.stdin.close()
+        stderr = app.stderr.read() if app.stderr else ""
+        code = app.wait(30)
+        app.stdout.close()
+        if app.stderr:
+            app.stderr.close()
+        with open_storage(url) as storage:
+            rows = storage.query(columns=["duration_ms"])["duration_ms"].to_pylist()
+    slow = max(rows)
+    detail = (
+        f"{calls} calls, {calls} times stopped for {seconds:g} s: {len(rows)} stored, the longest "
+        f"{slow:.1f} ms, a flush takes {p95(took):.0f} ms at p95"
+    )
+    calm = "'stuck': True" not in stderr
+    passed = (
+        code == 0 and len(rows) == calls and slow < 1000 * seconds and p95(took) <= 200 and calm
+    )
+    return Row("exits", "stopped between calls", version, passed, detail if calm else stderr)
+
+
+# ---- interpreters ----
+
+
+def interpreters() -> dict[str, str]:
+    """Return each supported version and a working interpreter, found as .ci/run finds them."""
+    found: dict[str, str] = {}
+    pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser() / "versions"
+    for version in ("3.11", "3.12", "3.13"):
+        if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+            found[version] = sys.executable
+            continue
+        for python in (
+            f"python{version}",
+            *map(str, pyenv.glob(f"{version}*/bin/python{version}")),
+        ):
+            try:
+                subprocess.run([python, "-c", ""], check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError):
+                continue
+            found[version] = python
+            break
+        else:
+            raise RuntimeError(f"no working python{version} on PATH or under pyenv")
+    return found
+
+
+def with_core(python: str, folder: Path) -> str:
+    """Return an interpreter that has the core installed; this one has it."""
+    if python == sys.executable:
+        return python
+    subprocess.run([python, "-m", "venv", str(folder)], check=True, capture_output=True)
+    made = str(folder / "bin" / "python")
+    subprocess.run([made, "-m", "pip", "install", "-q", "-e", str(ROOT)], check=True)
+    return made
+
+
+def lab(quick: bool) -> Iterator[Row]:
+    """Yield a row for each end and version, for the time that it takes, and for a stopped process."""
+    with tempfile.TemporaryDirectory() as folder:
+        for version, python in interpreters().items():
+            if quick and python != sys.executable:
+                continue
+            yield from of_version(with_core(python, Path(folder) / version), version, quick)
+
+
+def of_version(python: str, version: str, short: bool) -> Iterator[Row]:
+    """Yield the rows of one interpreter."""
+    for how in WAYS:
+        if how in ABRUPT:
+            yield cell(python, version, how, settle=True)
+        if how not in ABRUPT or not short:
+            yield cell(python, version, how, settle=False)
+    yield quiet(python, version, 10 if short else 170)
+    yield exit_times(python, version, "MONITORED", 5 if short else 50, HEALTHY_MS)
+    for mode in DEAD[1:2] if short else DEAD:
+        yield exit_times(python, version, mode, 2 if short else 10, DEAD_MS)
+    yield frozen(python, version, 3 if short else 20, 0.5 if short else 3)

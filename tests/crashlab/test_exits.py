@@ -1,0 +1,68 @@
+"""A program ends, in every way that there is: like its unmonitored twin, and its spans are accounted for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
+WAYS = (
+    "return", "sys_exit_3", "exception", "sigint", "sigterm_handler_before", "sigterm_handler_after",
+    "thread_exit", "daemon_thread", "atexit", "atexit_before", "exit_in_loop", "asyncio_cancelled",
+    "fork", "process_fork", "process_forkserver", "process_pool",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", WAYS)
+def test_a_program_ends_like_its_twin_and_loses_nothing(how: str) -> None:
+    import exits
+
+    row = exits.cell(sys.executable, VERSION, how, settle=False)
+    print(row.detail)
+    assert row.passed, row.detail
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", ["sigterm", "sigkill", "os_exit", "os_execv", "os_abort"])
+def test_a_program_that_gets_no_turn_loses_nothing_that_was_journaled(how: str) -> None:
+    import exits
+
+    row = exits.cell(sys.executable, VERSION, how, settle=True)
+    print(row.detail)
+    assert row.passed, row.detail
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_an_exit_says_nothing_with_every_warning_on() -> None:
+    import exits
+
+    row = exits.quiet(sys.executable, VERSION, 5)
+    assert row.passed, row.detail
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_storage_that_hangs_does_not_hold_the_program() -> None:
+    import exits
+
+    # The laboratory judges 2.25 s; here the machine may be as busy as it likes.
+    row = exits.exit_times(sys.executable, VERSION, "blocks", 1, limit_ms=20_000)
+    assert row.passed, row.detail
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_process_that_is_stopped_between_calls_goes_on_as_if_nothing_was() -> None:
+    import exits
+
+    row = exits.frozen(sys.executable, VERSION, 2, 0.5)
+    print(row.detail)
+    assert "2 stored" in row.detail, row.detail
