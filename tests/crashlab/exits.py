@@ -6,6 +6,8 @@ was recorded and what was journaled, and afterwards looks at what is stored.
 
 from __future__ import annotations
 
+import collections
+import json
 import os
 import re
 import resource
@@ -263,6 +265,25 @@ def frozen(python: str, version: str, calls: int, seconds: float) -> Row:
     return Row("exits", "stopped between calls", version, passed, detail if calm else stderr)
 
 
+# ---- event loops ----
+
+
+def loops(python: str, version: str) -> Row:
+    """Run many event loops in one program: each run is there once, with the outcome that it had."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"parquet:{folder}/data"
+        command = [python, "-X", "dev", str(HERE / "exits_loops.py"), url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode or done.stderr:
+            return Row("exits", "event loops", version, False, done.stderr[-1500:])
+        expected = json.loads(done.stdout)["expected"]
+        with open_storage(url) as storage:
+            rows = storage.query(columns=["name", "outcome"]).to_pylist()
+    found = collections.Counter(f"{row['name']} {row['outcome']}" for row in rows)
+    detail = ", ".join(f"{found[name]} of {count} {name}" for name, count in expected.items())
+    return Row("exits", "event loops", version, found == expected, detail)
+
+
 # ---- interpreters ----
 
 
@@ -319,4 +340,5 @@ def of_version(python: str, version: str, short: bool) -> Iterator[Row]:
     yield exit_times(python, version, "MONITORED", 5 if short else 50, HEALTHY_MS)
     for mode in DEAD[1:2] if short else DEAD:
         yield exit_times(python, version, mode, 2 if short else 10, DEAD_MS)
+    yield loops(python, version)
     yield frozen(python, version, 3 if short else 20, 0.5 if short else 3)

@@ -50,6 +50,16 @@ def test_an_exit_says_nothing_with_every_warning_on() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
+def test_each_run_of_two_hundred_event_loops_is_there_once_with_its_own_outcome() -> None:
+    import exits
+
+    row = exits.loops(sys.executable, VERSION)
+    print(row.detail)
+    assert row.passed, row.detail
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_a_storage_that_hangs_does_not_hold_the_program() -> None:
     import exits
 
