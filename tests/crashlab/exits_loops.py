@@ -28,6 +28,12 @@ def with_trio(work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
     trio.run(work)
 
 
+def others() -> dict[str, Callable[[Any], None]]:
+    """Return how to run something on the other sorts of loops that are installed."""
+    known = {"uvloop": with_uvloop, "trio": with_trio}
+    return {name: run for name, run in known.items() if importlib.util.find_spec(name)}
+
+
 def main(url: str) -> None:
     monitor = Monitor(url)
     expected: dict[str, int] = {}
@@ -44,10 +50,9 @@ def main(url: str) -> None:
 
     for _ in range(RUNS):
         asyncio.run(named("asyncio")(nothing)())
-    for name, run in (("uvloop", with_uvloop), ("trio", with_trio)):
-        if importlib.util.find_spec(name):
-            for _ in range(20):
-                run(named(name)(nothing))
+    for name, run in others().items():
+        for _ in range(20):
+            run(named(name)(nothing))
 
     async def cancel() -> None:
         task = asyncio.ensure_future(named("cancelled", "cancelled")(forever)())
