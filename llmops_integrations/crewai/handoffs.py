@@ -95,11 +95,12 @@ def _passed(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beside(source: Node) -> int | None:
-    """Return where the source's task hangs, or the source itself where it works for no task."""
+    """Return where the source's task hangs, or the source where it works for no task; below the
+    source itself where that is a root.
+    """
     task = source.parent_stored()
-    if task is not None and task.kind == "task":
-        return task.above
-    return source.above
+    above = task.above if task is not None and task.kind == "task" else source.above
+    return source.run_id if above is None else above
 
 
 def _about(source: str, target: str, mechanism: str) -> dict[str, Any]:

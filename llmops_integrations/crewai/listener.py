@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import pkgutil
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -28,11 +29,26 @@ from llmops_integrations.crewai.translate import END, MARK, READERS, START, Read
 from llmops_integrations.crewai.translate_more import HIDDEN
 from llmops_integrations.crewai.trees import CrewTrees
 
-__all__ = ["BLOCK", "Block", "Book", "Bus", "bus", "control_flow", "event_classes", "open_run"]
+__all__ = [
+    "BLOCK",
+    "Block",
+    "Book",
+    "Bus",
+    "Watch",
+    "bus",
+    "control_flow",
+    "event_classes",
+    "open_run",
+]
 
 #: Streams whose first piece was seen, and runs that are not stored; the oldest are forgotten.
 MAX_KEPT: Final = 10_000
 _NS_PER_S: Final = 1_000_000_000
+
+
+FOREVER: Final = 1 << 63
+#: How long what is detached is remembered for events that are still on their way.
+_REMEMBERED_NS: Final = 60 * _NS_PER_S
 
 
 class Block:
@@ -42,6 +58,31 @@ class Block:
 
     def __init__(self, identity: dict[str, Any]) -> None:
         self.identity = identity
+
+
+class Watch:
+    """What one listener records: a crew, flow or agent by name, or everything (None).
+
+    The bus calls its handlers later, so what was emitted before ``until`` counts even after it.
+    """
+
+    __slots__ = ("identity", "subject", "until")
+
+    def __init__(self, subject: Any, identity: dict[str, Any]) -> None:
+        self.subject = subject
+        self.identity = identity
+        self.until = FOREVER
+
+    def is_for(self, source: Any) -> bool:
+        """Whether a run of *source* is one of the subject's."""
+        subject = self.subject
+        if subject is None:
+            return False
+        if source is subject:
+            return True
+        # kickoff_for_each runs copies, which share nothing with the crew but what they do.
+        key = _key(source) if type(source) is type(subject) else None
+        return key is not None and bool(key == _key(subject))
 
 
 #: The block that the emitter of an event runs in; CrewAI carries it into its threads.
@@ -64,13 +105,22 @@ class Book:
         )
         self.base = recorder
         self.recorder = recorder.in_order(trees)
-        #: How many listeners record everything.
-        self.everything = 0
-        #: What is recorded by name, with what its runs are told to belong to.
-        self.subjects: tuple[tuple[Any, dict[str, Any]], ...] = ()
-        self.identities: tuple[dict[str, Any], ...] = ()
+        #: What is recorded; replaced as a whole, so that handlers read it without a lock.
+        self.watches: tuple[Watch, ...] = ()
         self._streams: dict[int, None] = {}
         self._hidden: dict[int, int | None] = {}
+
+    @property
+    def watching(self) -> bool:
+        """Whether anything is recorded now."""
+        return any(watch.until == FOREVER for watch in self.watches)
+
+    def watch(self, subject: Any, identity: dict[str, Any]) -> Watch:
+        """Record a subject from now on, or everything."""
+        watch = Watch(subject, identity)
+        old = time.time_ns() - _REMEMBERED_NS
+        self.watches = (*(w for w in self.watches if w.until > old), watch)
+        return watch
 
     def take(self, source: Any, event: Any, reader: Reader) -> None:
         """Record one event. On a thread of the bus's pool, or the emitter's; microseconds."""
@@ -81,17 +131,18 @@ class Book:
         recorder = self.recorder
         fields = reader.read(event, source, recorder.freeze)
         fields["_type"] = event.type
-        if self.everything:
+        at = _nanoseconds(event.timestamp)
+        watches = [watch for watch in self.watches if at <= watch.until]
+        if any(watch.subject is None for watch in watches):
             fields["_all"] = True
         parent = reading.run_id_of(event.parent_event_id)
-        at = _nanoseconds(event.timestamp)
         if what is END:
             started = reading.run_id_of(event.started_event_id)
             recorder.end(started or 0, parent, fields, at)
             return
         run_id = reading.run_id_of(event.event_id) or 0
         if what is START:
-            self._identify(source, parent, fields)
+            self._identify(source, parent, fields, watches)
             if HIDDEN in fields:
                 _keep(self._hidden, run_id, parent)
             recorder.start(run_id, parent, fields, at)
@@ -107,20 +158,20 @@ class Book:
         fields = {"_type": "llm_stream_chunk"}
         self.recorder.point(call, None, fields, _nanoseconds(event.timestamp))
 
-    def _identify(self, source: Any, parent: int | None, fields: dict[str, Any]) -> None:
+    def _identify(
+        self, source: Any, parent: int | None, fields: dict[str, Any], watches: list[Watch]
+    ) -> None:
         """Tell whether a run is one that is recorded by name, and what it belongs to."""
         block = BLOCK.get()
-        identity: dict[str, Any] | None = None
-        if self.subjects:
-            identity = self._subject(source)
-            if identity is not None:
-                fields["_subject"] = True
+        identity = next((w.identity for w in watches if w.is_for(source)), None)
+        if identity is not None:
+            fields["_subject"] = True
         if block is not None:
             fields["_block"] = block
             if identity is not None or parent is None:
                 identity = {**(identity or {}), **block.identity}
-        if parent is None and identity is None and self.identities:
-            identity = self.identities[-1]
+        if parent is None and identity is None:
+            identity = next((w.identity for w in watches if w.subject is None), None)
         if identity:
             for name, value in identity.items():
                 fields.setdefault(name, value)
@@ -136,16 +187,6 @@ class Book:
         while run_id in self._hidden:
             run_id = self._hidden[run_id]
         return run_id
-
-    def _subject(self, source: Any) -> dict[str, Any] | None:
-        for subject, identity in self.subjects:
-            if source is subject:
-                return identity
-            # kickoff_for_each runs copies, which share nothing with the crew but what they do.
-            key = _key(source) if type(source) is type(subject) else None
-            if key is not None and key == _key(subject):
-                return identity
-        return None
 
 
 def _keep(table: dict[int, Any], key: int, value: Any) -> None:
@@ -278,7 +319,7 @@ def open_run(recorder: object) -> int | None:
     if run_id is None:
         return None
     for book in bus.books:
-        if book.base is recorder and (book.everything or book.subjects):
+        if book.base is recorder and (book.watching):
             return book.stored(run_id)
     return None
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from llmops_core import ConfigError, Monitor, default_monitor
-from llmops_integrations.crewai.listener import BLOCK, Block, bus
+from llmops_integrations.crewai.listener import BLOCK, Block, Watch, bus
 
 __all__ = ["CrewListener", "monitor_crew"]
 
@@ -43,25 +43,18 @@ class CrewListener:
         identity = {"session_id": session_id, "user_id": user_id, "tags": tuple(tags) or None}
         self._identity = {name: value for name, value in identity.items() if value is not None}
         self._book = bus.book(self.monitor)
-        self._attached = False
+        self._watch: Watch | None = None
         self._tokens: list[tuple[Token[Block | None], Block]] = []
 
     @property
     def attached(self) -> bool:
         """Whether it records now."""
-        return self._attached
+        return self._watch is not None
 
     def attach(self) -> Self:
         """Start to record. Does no I/O, and may be called on any thread."""
-        book = self._book
-        if not self._attached:
-            self._attached = True
-            if self._subject is None:
-                book.everything += 1
-                if self._identity:
-                    book.identities = (*book.identities, self._identity)
-            else:
-                book.subjects = (*book.subjects, (self._subject, self._identity))
+        if self._watch is None:
+            self._watch = self._book.watch(self._subject, self._identity)
         else:
             bus.stop()  # and again below: a scope of the bus may have taken the handlers off
         bus.listen()
@@ -72,17 +65,10 @@ class CrewListener:
         """Stop to record runs that start from now on. What has started is recorded to its end, as
         long as anybody listens.
         """
-        if not self._attached:
-            return
-        self._attached = False
-        book = self._book
-        if self._subject is None:
-            book.everything = max(0, book.everything - 1)
-            book.identities = _without(book.identities, self._identity)
-        else:
-            mine = next((s for s in book.subjects if s[1] is self._identity), None)
-            book.subjects = _without(book.subjects, mine)
-        bus.stop()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.until = time.time_ns()
+            bus.stop()
 
     def __enter__(self) -> Self:
         block = Block(self._identity)
@@ -110,7 +96,7 @@ class CrewListener:
 
     def __repr__(self) -> str:
         what = "everything" if self._subject is None else type(self._subject).__name__
-        return f"<CrewListener of {what}, {'attached' if self._attached else 'detached'}>"
+        return f"<CrewListener of {what}, {'attached' if self.attached else 'detached'}>"
 
 
 def monitor_crew(
@@ -144,14 +130,6 @@ def monitor_crew(
 
 def _is_of_crewai(base: type) -> bool:
     return base.__module__.partition(".")[0] == "crewai"
-
-
-def _without(items: tuple[Any, ...], gone: Any) -> tuple[Any, ...]:
-    """Return a tuple without one item, told by identity."""
-    for at, item in enumerate(items):
-        if item is gone:
-            return (*items[:at], *items[at + 1 :])
-    return items
 
 
 _exit_known = False

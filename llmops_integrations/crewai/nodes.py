@@ -42,7 +42,6 @@ class Node:
         "agent",
         "attempt",
         "block",
-        "brings",
         "cause",
         "children",
         "ended",
@@ -99,10 +98,9 @@ class Node:
         self.given: Any = None
         self.task: str | None = None
         self.outputs: list[Output] = []
-        self.brings: dict[str, Any] = {}
         self.cause: Cause | None = None
         self.refused: tuple[Any, int] | None = None
-        self.resumes: str | None = None
+        self.resumes: tuple[str | None, str | None] | None = None
         self.block: object = None
         self.waiting: Node | None = None
         self.sibling: Node | None = None

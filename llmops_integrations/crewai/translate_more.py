@@ -35,8 +35,13 @@ def flow_started(event: Any, source: Any, freeze: Freeze) -> dict[str, Any]:
     fields: dict[str, Any] = {"kind": "workflow", "name": text(event.flow_name) or "flow"}
     if is_internal(source):
         fields[HIDDEN] = True
-    elif event.inputs:
+        return fields
+    if event.inputs:
         fields["input"] = freeze(event.inputs)
+    # No event tells that a flow goes on after a pause; the flow itself knows.
+    paused = read(source, "_pending_feedback_context")
+    if paused is not None:
+        fields["_resumes"] = (text(read(paused, "flow_id")), text(read(paused, "method_name")))
     return fields
 
 
@@ -44,7 +49,11 @@ def flow_started(event: Any, source: Any, freeze: Freeze) -> dict[str, Any]:
 def flow_ended(event: Any, source: Any, freeze: Freeze) -> dict[str, Any]:
     if is_internal(source):
         return {"outcome": "ok"}
-    return {"outcome": "ok", "output": freeze(event.result)}
+    fields: dict[str, Any] = {"outcome": "ok", "output": freeze(event.result)}
+    given = read(source, "last_human_feedback")
+    if given is not None:
+        fields["_feedback"] = read(given, "feedback")
+    return fields
 
 
 _failures("flow_started", "FlowError", "flow_failed")
@@ -55,25 +64,12 @@ def method_started(event: Any, source: Any, freeze: Freeze) -> dict[str, Any]:
     fields: dict[str, Any] = {"kind": "task", "name": text(event.method_name) or "method"}
     if event.params:
         fields["input"] = freeze(event.params)
-    elif event.params is None:
-        # Only a flow that goes on after a pause starts its method without any.
-        fields["_resumes"] = _state_id(event.state)
     return fields
-
-
-def _state_id(state: Any) -> str | None:
-    found = state.get("id") if type(state) is dict else read(state, "id")
-    return text(found)
 
 
 @_ends("method_execution_started", "method_execution_finished")
 def method_ended(event: Any, source: Any, freeze: Freeze) -> dict[str, Any]:
-    result = event.result
-    fields: dict[str, Any] = {"outcome": "ok", "output": freeze(result)}
-    given = read(source, "last_human_feedback")
-    if type(given).__name__ == "HumanFeedbackResult":
-        fields["_feedback"] = text(read(given, "feedback"))
-    return fields
+    return {"outcome": "ok", "output": freeze(event.result)}
 
 
 _failures("method_execution_started", "FlowError", "method_execution_failed")

@@ -110,6 +110,7 @@ class CrewTrees:
     def _arrange(self, node: Node, parent: Node | None, fields: dict[str, Any], tell: Tell) -> None:
         """Let what is around a run have its say: its kind, its attempt, who handed off to it."""
         node.take(fields)
+        node.resumes = fields.pop("_resumes", None)
         if fields["kind"] == "workflow" and parent is not None:
             node.kind = fields["kind"] = "chain"  # a crew in a flow's method, say
         elif fields["kind"] == "agent":
@@ -123,10 +124,6 @@ class CrewTrees:
                 self._tool_started(node, fields)
         elif node.type == "task_started":
             handoffs.to_task(node, fields, tell, self._freeze)
-        elif node.type == "method_execution_started":
-            flow = fields.pop("_resumes", None)
-            if flow and node.parent is not None:
-                node.resumes = flow
 
     def _agent_started(self, node: Node, fields: dict[str, Any], tell: Tell) -> None:
         node.model = fields.pop("_model", None)
@@ -215,8 +212,6 @@ class CrewTrees:
         """Let what a run was have its say when it ends."""
         if node.type == "task_started":
             handoffs.remember_output(node, fields, tell.mono)
-        elif node.type == "method_execution_started":
-            self._resumed(node, fields)
         elif node.type == "flow_started":
             self._flow_ended(node, fields)
         elif node.kind == "tool" and node.name in _DELEGATIONS and not node.handed:
@@ -232,23 +227,18 @@ class CrewTrees:
             about = {"outcome": node.outcome, "kind": waiting.kind, "name": waiting.name}
             tell.end(waiting.run_id, waiting.above, about)
 
-    def _resumed(self, node: Node, fields: dict[str, Any]) -> None:
-        feedback = fields.pop("_feedback", None)
-        flow = node.nearest("flow_started")
-        if node.resumes is None or flow is None:
-            return
-        flow.brings["resume_key"] = wait_key(node.resumes, node.name)
-        flow.brings["thread_id"] = node.resumes
-        if feedback is not None:
-            flow.brings["input"] = self._freeze({"resume": feedback})
-
     def _flow_ended(self, node: Node, fields: dict[str, Any]) -> None:
         flow_id, method = fields.pop("_paused", (None, None))
         if flow_id is not None:
             fields["wait_key"] = wait_key(flow_id, method)
             fields["thread_id"] = flow_id
             fields["attributes"] = {"crewai.flow_id": flow_id, "crewai.paused_method": method or ""}
-        fields.update(node.brings)
+        feedback = fields.pop("_feedback", None)
+        if node.resumes is not None:
+            fields["resume_key"] = wait_key(*node.resumes)
+            fields["thread_id"] = node.resumes[0]
+            if feedback is not None:
+                fields["input"] = self._freeze({"resume": feedback})
 
     def _say_silent(self, node: Node, fields: dict[str, Any]) -> None:
         model = node.model or ""
@@ -364,7 +354,7 @@ class CrewTrees:
                 self._tell_end(node, {"outcome": "cancelled"}, tell, tell.mono)
 
 
-def wait_key(flow_id: str, method: str | None) -> str:
+def wait_key(flow_id: str | None, method: str | None) -> str:
     """Return what a flow's pause and its resume have in common, in whichever process they happen."""
     said = f"crewai\0{flow_id}\0{method or ''}".encode(errors="surrogatepass")
     return hashlib.blake2b(said, digest_size=16).hexdigest()

@@ -57,9 +57,12 @@ class ShiftedClock:
 @pytest.fixture
 def spans() -> Iterator[object]:
     """A monitor in memory; ``spans()`` are the spans, ``spans.tree()`` draws them."""
+    from crewai.events import event_context
+
     from llmops_core import Monitor
     from llmops_core.testing.fixtures import CapturedSpans
 
+    event_context._event_id_stack.set(())  # what an earlier test never ended
     clock = ShiftedClock()
     monitor = Monitor(storage="memory:", clock=clock, durability="memory")
     try:

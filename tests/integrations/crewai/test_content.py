@@ -226,7 +226,9 @@ def test_what_a_flow_asks_a_human_is_a_span_that_says_how_long_it_waited(spans):
     assert asked.waited_ms == pytest.approx(asked.duration_ms, abs=1)
 
 
-def test_a_flow_that_pauses_waits_until_it_is_resumed(spans, tmp_path):
+def test_a_flow_that_pauses_waits_until_it_is_resumed(spans, tmp_path, monkeypatch):
+    # 1.13 makes a model on resume, though nothing asks it.
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
     from crewai.flow.async_feedback.types import HumanFeedbackPending
     from crewai.flow.flow import Flow, listen, start
     from crewai.flow.human_feedback import human_feedback
@@ -262,9 +264,11 @@ def test_a_flow_that_pauses_waits_until_it_is_resumed(spans, tmp_path):
     assert asked.thread_id == flow_id
     assert not asked.answered
     (done,) = waiting(spans(), now=0)
+    if IS_OLDEST:  # a resumed flow tells no start there
+        return
     assert done.answered
     assert done.answer == "very fine"
-    assert IS_OLDEST or len({s.trace_id for s in spans()}) == 2
+    assert len({s.trace_id for s in spans()}) == 2
 
 
 def test_the_content_of_a_crew_is_bounded_and_holds_no_live_object(spans):
