@@ -47,17 +47,20 @@ __all__ = [
     "KINDS",
     "OUTCOMES",
     "SCHEMA_VERSION",
+    "AgentDetector",
     "Aggregate",
     "Clock",
     "Collector",
     "CollectorRegistry",
     "ConfigError",
+    "ContextDriftDetector",
     "DatadogConfig",
     "Exporter",
     "Filter",
     "FlushReport",
     "Freezer",
     "Frozen",
+    "HandoffAnalyzer",
     "Kind",
     "LLMOpsError",
     "MetricCollector",
@@ -104,6 +107,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from llmops_core.analysis.published import (
+        AgentDetector,
+        ContextDriftDetector,
+        HandoffAnalyzer,
+    )
     from llmops_core.configuration import (
         DatadogConfig,
         MonitorConfig,
@@ -112,10 +120,13 @@ if TYPE_CHECKING:
         WebSocketConfig,
     )
 
-#: Imported when they are first asked for: pydantic takes longer than all else together.
+#: Imported when they are first asked for: pydantic takes longer than all else together, and the
+#: analyses are not for the program that is monitored.
 _LAZY = dict.fromkeys(
     ("DatadogConfig", "MonitorConfig", "PrometheusConfig", "StorageConfig", "WebSocketConfig"),
     "llmops_core.configuration",
+) | dict.fromkeys(
+    ("AgentDetector", "ContextDriftDetector", "HandoffAnalyzer"), "llmops_core.analysis.published"
 )
 
 

@@ -20,9 +20,11 @@ NEEDS = {
 SAYS = {
     "fastapi_sessions": ["0 3 agent 3 llm 3 workflow", "19 3 agent 3 llm 3 workflow"],
     "human_in_the_loop": ["asked: a human", "◐ waits", "result: refunded", "approve"],
+    "judge_losses": ["100% lost ['#A-1001', 'Anna Berg']: yes", "not judged", "2 calls"],
     "monitor_a_chain": ["Answer number 0", "'kind': 'tool', 'outcome': 'error', 'count': 1"],
     "monitor_a_graph": ["Paris.", "workflow editorial desk", "agent writer", "agent reviewer"],
     "own_collector": ["Why? Why not? 3 {'questions': 2.0}"],
+    "own_entities": ["triage → repairs: 2 entities, lost: ['product blue kettle']"],
     "read_back": ["error_rate", "tool reserve error"],
     "supervisor": [
         "supervisor → billing [supervisor] -> billing by transfer handed_off",

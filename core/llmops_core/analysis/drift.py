@@ -18,7 +18,7 @@ from llmops_core.analysis.content import readable
 from llmops_core.analysis.events import events_from_spans
 from llmops_core.analysis.handoffs import Handoff, handoffs_of
 from llmops_core.analysis.names import Aliases, fold_agent
-from llmops_core.analysis.reacquired import Later, reacquired
+from llmops_core.analysis.reacquired import Later, may_have, reacquired
 from llmops_core.analysis.repair import AgentRun, Partition, repair
 from llmops_core.analysis.rows import to_arrow
 from llmops_core.analysis.text_index import TextIndex
@@ -165,7 +165,7 @@ def _row(handoff: Handoff, sides: Sides, reader: _Reader, agents: set[str]) -> D
     bad = sum(f.status in ("lost", "altered") for f in counted)
     drift = bad / len(counted) if counted else None
     lost = [f for f in fates if f.status == "lost"]
-    again = reacquired([(f.type, f.value) for f in lost], reader.later(handoff), reader.extractors)
+    again = reacquired([(f.type, f.value) for f in lost], reader.later(handoff), reader.index)
     return Drift(
         partition=handoff.partition,
         session_id=handoff.session_id,
@@ -276,7 +276,7 @@ class _Reader:
     def later(self, handoff: Handoff) -> Sequence[Later]:
         """Return what tools were asked and models said after a handoff, in order."""
         if self._later is None:
-            self._later = list(self._all_later())
+            self._later = sorted(self._all_later(), key=lambda later: later[0])
         return [later for start, later in self._later if start >= handoff.start]
 
     def _all_later(self) -> Iterator[tuple[float, Later]]:
@@ -314,11 +314,10 @@ class _Reader:
     def supports(self, entity: Entity, before: float) -> bool:
         """Whether what users or tools said before a moment has a value."""
         if self._known is None:
-            self._known = sorted(self._all_known())
+            self._known = _first_of_each(self._all_known())
         at = bisect_right(self._known, before, key=lambda known: known[0])
-        return any(
-            self.index(text).find(entity) for _, text in self._known[max(0, at - _MOST_KNOWN) : at]
-        )
+        texts = (text for _, text in self._known[max(0, at - _MOST_KNOWN) : at])
+        return any(may_have(t, entity) and self.index(t).find(entity) is not None for t in texts)
 
     def _all_known(self) -> Iterator[tuple[float, str]]:
         """Yield what came from outside of the agents, in order of time."""
@@ -338,6 +337,14 @@ class _Reader:
         if text not in self._indices:
             self._indices[text] = TextIndex(text, self.extractors)
         return self._indices[text]
+
+
+def _first_of_each(said: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Return texts in order of time, each once: tools say the same again and again."""
+    first: dict[str, float] = {}
+    for moment, text in sorted(said):
+        first.setdefault(text, moment)
+    return [(moment, text) for text, moment in first.items()]
 
 
 def sides_of(spans: Sequence[Span]) -> dict[str, Sides]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from llmops_core.analysis.drift import Drift
 from llmops_core.analysis.handoffs import Handoff, loops_of
-from llmops_core.analysis.measures import Measure, mean, quantile, share
+from llmops_core.analysis.measures import Measure, mean, quantile, share, spread_of
 from llmops_core.analysis.rows import to_arrow
 
 if TYPE_CHECKING:
@@ -150,8 +149,7 @@ class EdgeTotals:
 
 def _row(source: str, target: str, total: _Total) -> Edge:
     gaps = [gap for gap in total.gaps if gap == gap]
-    middle = median(gaps) if gaps else 0.0
-    spread = 1.4826 * median(abs(gap - middle) for gap in gaps) if gaps else 0.0
+    middle, spread = spread_of(gaps)
     scores = [
         quality(correct, efficiency(gap if gap == gap else None, middle, spread), chain)
         for correct, gap, chain in zip(total.correct, total.gaps, total.chains, strict=True)

@@ -1,4 +1,4 @@
-"""What others recorded, as events and spans: message logs, and exports of OpenTelemetry spans."""
+"""What others recorded, as events: message logs and plain records of spans."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from llmops_core.analysis.drift import Content
 from llmops_core.analysis.events import Event
 
-__all__ = ["events_from_messages", "events_from_records"]
+__all__ = ["contents_of_records", "events_from_messages", "events_from_records"]
 
-_KINDS: Final = {"model": "llm", "function": "tool", "run": "workflow", "trace": "workflow"}
+_KINDS: Final = {
+    "model": "llm", "llm_call": "llm", "function": "tool", "tool_call": "tool", "run": "workflow",
+    "trace": "workflow", "agent_workflow": "workflow", "retrieval": "retriever",
+}  # fmt: skip
 
 
 def events_from_messages(
@@ -52,8 +56,28 @@ def events_from_records(records: Iterable[Mapping[str, Any]]) -> list[Event]:
     return [_record(record, at) for at, record in enumerate(records)]
 
 
+def contents_of_records(records: Iterable[Mapping[str, Any]]) -> dict[str, Content]:
+    """Return the content of plain records that have ``input`` or ``output``, by span id."""
+    found = {}
+    for at, record in enumerate(records):
+        given, said = record.get("input"), record.get("output")
+        if given is not None or said is not None:
+            event = _record(record, at)
+            found[event.span_id] = Content(
+                _text(given),
+                _text(said),
+                bool(record.get("input_truncated")),
+                bool(record.get("output_truncated")),
+            )
+    return found
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
 def _record(record: Mapping[str, Any], at: int) -> Event:
-    kind = str(record.get("type") or record.get("kind") or "chain").lower()
+    kind = str(_first(record, ("type", "kind", "operation_type")) or "chain").lower()
     kind = _KINDS.get(kind, kind)
     session = str(record.get("session_id") or record.get("trace_id") or "log")
     event_id = str(record.get("event_id") or record.get("span_id") or f"{session}-{at}")
@@ -67,7 +91,7 @@ def _record(record: Mapping[str, Any], at: int) -> Event:
         partition=session,
         session_id=session,
         kind=kind,
-        name=str(record.get("name") or kind),
+        name=str(_first(record, ("name", "operation_name")) or kind),
         span_id=str(record.get("span_id") or event_id),
         parent_id=record.get("parent_span_id") or record.get("parent_id"),
         start=float(start) * 1e6,

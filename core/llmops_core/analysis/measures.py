@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 from typing import Final, NamedTuple
 
-__all__ = ["MINIMUM", "Measure", "mean", "quantile", "share"]
+__all__ = ["MINIMUM", "Measure", "mean", "quantile", "share", "spread_of"]
 
 #: Fewer observations give no value: "not enough data".
 MINIMUM: Final = 5
@@ -52,6 +53,14 @@ def quantile(values: Sequence[float], q: float, minimum: int = MINIMUM) -> Measu
     above = min(below + 1, n - 1)
     value = ordered[below] + (ordered[above] - ordered[below]) * (place - below)
     return Measure(value, min(value, ordered[low]), max(value, ordered[high]), n)
+
+
+def spread_of(values: Sequence[float]) -> tuple[float, float]:
+    """Return the median and the MAD, scaled to a normal distribution's standard deviation."""
+    if not values:
+        return 0.0, 0.0
+    middle = median(values)
+    return middle, 1.4826 * median(abs(value - middle) for value in values)
 
 
 def mean(values: Sequence[float], minimum: int = MINIMUM) -> Measure:

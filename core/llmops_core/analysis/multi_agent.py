@@ -47,6 +47,8 @@ class Found(NamedTuple):
     handoffs: list[Handoff]
     loops: list[Loop]
     drift: list[Drift]
+    #: The events that are runs of agents.
+    runs: list[Event]
 
 
 class MultiAgent:
@@ -74,12 +76,13 @@ class MultiAgent:
         self, events: Iterable[Event], contents: dict[str, Content] | None = None
     ) -> Found:
         """Add whole partitions as events; without content there is no drift."""
-        found = Found([], [], [])
+        found = Found([], [], [], [])
         for partition in repair(events, self._aliases):
             handoffs, drift = self._add(partition, contents or {})
             found.handoffs.extend(handoffs)
             found.loops.extend(loops_of(handoffs))
             found.drift.extend(drift)
+            found.runs.extend(run.event for run in partition.runs)
         return found
 
     def agents(self) -> list[Agent]:

@@ -37,9 +37,12 @@ _FARTHEST: Final = 60
 _WORD: Final = re.compile(r"[^\W\d_]{3,}")
 
 
-class _Stance(NamedTuple):
-    negated: bool
-    words: frozenset[str]
+class _Stances(NamedTuple):
+    """Where a text speaks of a value, and whether it excludes it there."""
+
+    text: str
+    negated: list[bool]
+    places: list[tuple[int, int]]
 
 
 def flipped(a: TextIndex, b: TextIndex, located: Sequence[Entity]) -> Iterator[str]:
@@ -52,26 +55,32 @@ def flipped(a: TextIndex, b: TextIndex, located: Sequence[Entity]) -> Iterator[s
         return
     before = _stances(a.text, a.entities)
     after = _stances(b.text, [*b.entities, *located])
-    for key, (text, olds) in before.items():
-        news = after.get(key, ("", []))[1]
-        old, new = {s.negated for s in olds}, {s.negated for s in news}
-        if len(old) == 1 and len(new) == 1 and old != new:
-            said = frozenset().union(*(s.words for s in olds))
-            if said & frozenset().union(*(s.words for s in news)):
-                yield text
+    for key, olds in before.items():
+        news = after.get(key)
+        if news is None or any(olds.negated) == any(news.negated):
+            continue
+        firm = all(olds.negated) or all(news.negated)
+        if firm and _words_of(a.text, olds) & _words_of(b.text, news):
+            yield olds.text
 
 
-def _stances(text: str, entities: Iterable[Entity]) -> dict[str, tuple[str, list[_Stance]]]:
-    found: dict[str, tuple[str, list[_Stance]]] = {}
+def _stances(text: str, entities: Iterable[Entity]) -> dict[str, _Stances]:
+    found: dict[str, _Stances] = {}
+    negates = _NEGATION.search(text) is not None
     for entity in entities:
         if entity.type not in _THINGS:
             continue
-        negated = _is_negated(text, entity.start, entity.end)
+        negated = negates and _is_negated(text, entity.start, entity.end)
         if not negated and _LISTED.search(text, max(0, entity.start - 32), entity.start):
             continue  # ``Email: x``: a list of values takes no stance
-        stance = _Stance(negated, _words_around(text, entity.start, entity.end))
-        found.setdefault(entity.canonical, (entity.text, []))[1].append(stance)
+        stances = found.setdefault(entity.canonical, _Stances(entity.text, [], []))
+        stances.negated.append(negated)
+        stances.places.append((entity.start, entity.end))
     return found
+
+
+def _words_of(text: str, stances: _Stances) -> frozenset[str]:
+    return frozenset().union(*(_words_around(text, *place) for place in stances.places))
 
 
 def _is_negated(text: str, start: int, end: int) -> bool:

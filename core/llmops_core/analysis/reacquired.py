@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from llmops_core.analysis.text_index import TextIndex
-from llmops_core.scanner import scan
+from llmops_core.scanner import fold, scan
 
 if TYPE_CHECKING:
-    from llmops_core.scanner import EntityExtractor
+    from llmops_core.analysis.text_index import TextIndex
+    from llmops_core.scanner import Entity
 
-__all__ = ["Later", "reacquired"]
+__all__ = ["Later", "may_have", "reacquired"]
+
+_BY_THEIR_WORDS: Final = frozenset(("id", "email", "url", "name", "phrase", "quoted", "token"))
 
 #: What a question calls a value of a type.
 _ASKED_AS: Final = {
@@ -45,29 +47,42 @@ class Later(NamedTuple):
 
 
 def reacquired(
-    lost: Sequence[tuple[str, str]],
-    later: Iterable[Later],
-    extractors: Sequence[EntityExtractor] = (),
+    lost: Sequence[tuple[str, str]], later: Iterable[Later], index: Callable[[str], TextIndex]
 ) -> set[str]:
     """Return the lost values, as (type, value), that are asked for or fetched again."""
     missing = {value: kind for kind, value in lost}
-    entities = {e.text: e for value in missing for e in scan(value, extractors)[:1]}
+    entities = {e.text: e for value in missing for e in scan(value)[:1]}
     found: set[str] = set()
     for at, event in enumerate(later):
         if at >= _MOST or len(found) == len(missing):
             break
+        waiting = [value for value in missing if value not in found]
         if event.how == "fetched":
-            index = TextIndex(event.text, extractors)
             found |= {
                 value
-                for value in missing
-                if value not in found and value in entities and index.find(entities[value])
+                for value in waiting
+                if value in entities
+                and may_have(event.text, entities[value])
+                and index(event.text).find(entities[value])
             }
         else:
             asked = " ".join(match[0] for match in _QUESTION.finditer(event.text)).lower()
             found |= {
                 value
-                for value, kind in missing.items()
-                if asked and kind in _ASKED_AS and re.search(_ASKED_AS[kind], asked)
+                for value in waiting
+                if asked
+                and missing[value] in _ASKED_AS
+                and re.search(_ASKED_AS[missing[value]], asked)
             }
     return found
+
+
+def may_have(text: str, entity: Entity) -> bool:
+    """Whether a text may have a value at all: its longest word is there. Cheap, and never wrongly no.
+
+    Types that are written in many ways may always be there.
+    """
+    if entity.type not in _BY_THEIR_WORDS:
+        return True
+    longest = max(re.findall(r"[^\W_]+", fold(entity.text)), key=len, default="")
+    return longest[:-2] in fold(text) if len(longest) > 4 else longest[:2] in fold(text)

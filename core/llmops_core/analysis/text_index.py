@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from bisect import bisect_right
 from collections import defaultdict
@@ -48,9 +49,11 @@ class TextIndex:
         self.entities = scan(self.text, extractors)[:_MOST_ENTITIES]
         self.spans: list[tuple[int, int]] = []
         self.stems: list[str] = []
-        for match in _WORD.finditer(self.text):
+        # Folding may lengthen a text, but not one of ASCII: that is folded as a whole.
+        folded = fold(self.text) if self.text.isascii() else None
+        for match in _WORD.finditer(folded or self.text):
             self.spans.append(match.span())
-            self.stems.append(stem(fold(match[0])))
+            self.stems.append(stem(match[0] if folded else fold(match[0])))
         self._starts = [start for start, _ in self.spans]
         self.stem_places: dict[str, list[int]] = defaultdict(list)
         for at, word in enumerate(self.stems):
@@ -60,7 +63,7 @@ class TextIndex:
         self.distinct = _distinct(self.entities)
         self._by_form: dict[tuple[str, str], Entity] = {}
         for entity in self.entities:
-            for key in _keys(entity):
+            for key in _keys_of(entity.type, entity.canonical):
                 self._by_form.setdefault(key, entity)
         handles = [e for e in self.entities if e.type in ("email", "id", "url")]
         self._handles = [fold(e.text) for e in handles]
@@ -68,7 +71,7 @@ class TextIndex:
 
     def find(self, entity: Entity) -> Found | None:
         """Return where this text has the value of another's entity, or None."""
-        for key in _keys(entity):
+        for key in _keys_of(entity.type, entity.canonical):
             same = self._by_form.get(key)
             if same is not None:
                 return Found(same.text, same.start, same.end, same.text == entity.text)
@@ -77,7 +80,7 @@ class TextIndex:
         if entity.type == "date":
             return self._date(entity)
         if entity.type not in _FAMILIES:
-            parts = [stem(w) for w in _WORD.findall(fold(entity.text))]
+            parts = _stems(entity.text)
             named = entity.type in ("name", "phrase")
             found = self._words(parts, entity.text, named)
             if named and (found is None or found.implied):
@@ -112,13 +115,18 @@ class TextIndex:
 
     def _words(self, parts: Sequence[str], said: str, named: bool) -> Found | None:
         """Find words in a row, looking at the places of the rarest; no name within an address."""
-        if not parts:
+        places = [self.stem_places[part] for part in parts if part in self.stem_places]
+        if not parts or len(places) < len(parts):
             return None
         within = None
-        rarest = min(range(len(parts)), key=lambda i: len(self.stem_places.get(parts[i], ())))
-        for place in self.stem_places.get(parts[rarest], ()):
+        count = len(parts)
+        rarest = 0
+        for at in range(1, count):
+            if len(places[at]) < len(places[rarest]):
+                rarest = at
+        for place in places[rarest]:
             at = place - rarest
-            if at >= 0 and self.stems[at : at + len(parts)] == list(parts):
+            if at >= 0 and self.stems[at : at + count] == parts:
                 start, end = self.spans[at][0], self.spans[at + len(parts) - 1][1]
                 if named and any(lo <= start and end <= hi for lo, hi in self._in_handles):
                     within = within or Found(self.text[start:end], start, start, False, True)
@@ -169,15 +177,21 @@ class TextIndex:
         return None
 
 
-def _keys(entity: Entity) -> list[tuple[str, str]]:
-    """Return what an entity may be looked up by: its family and canonical form."""
-    form = entity.canonical
-    keys = [(_FAMILIES.get(entity.type, entity.type), form)]
-    if entity.type in ("zip", "quantity", "number", "id", "phone") and form.isdigit():
+@functools.lru_cache(maxsize=4_096)
+def _stems(text: str) -> list[str]:
+    """Return the stems of a value's words; not to be changed."""
+    return [stem(word) for word in _WORD.findall(fold(text))]
+
+
+@functools.lru_cache(maxsize=4_096)
+def _keys_of(kind: str, form: str) -> tuple[tuple[str, str], ...]:
+    """Return what a value may be looked up by: its family and canonical form."""
+    keys = [(_FAMILIES.get(kind, kind), form)]
+    if kind in ("zip", "quantity", "number", "id", "phone") and form.isdigit():
         keys.append(("digits", form))
-    if entity.type in ("money", "number"):
+    if kind in ("money", "number"):
         keys.append(("amount", form.partition(" ")[0]))
-    return keys
+    return tuple(keys)
 
 
 def _distinct(entities: Iterable[Entity]) -> list[Entity]:

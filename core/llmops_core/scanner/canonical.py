@@ -6,6 +6,7 @@ a phone number is the same one, however it was written.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -43,6 +44,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(fold(text))
 
 
+@functools.lru_cache(maxsize=16_384)
 def stem(word: str) -> str:
     """Return the form that a word shares with its plural, and a street with its abbreviation."""
     known = STREETS.get(word) or UNITS.get(word)
