@@ -31,6 +31,7 @@ SAYS = {
         "billing → supervisor (return): 'A-1042 was paid on Monday.' arrived as",
     ],
     "swarm": ["alice → bob [alice] -> bob by transfer handed_off", "It comes tomorrow."],
+    "workers": ["exit codes [0, 0, 0, 0], 100 spans of 4 processes"],
 }
 
 

@@ -250,7 +250,7 @@ def _extractors(names: list[str]) -> list[EntityExtractor]:
         made = host.part("entity_extractor", name)
         if not isinstance(made, EntityExtractor):
             raise ConfigError(
-                f"entity extractor {name!r} is a {type(made).__name__}",
+                f"entity extractor {name!r} is of type {type(made).__name__}",
                 "an object with extract(text)",
             )
         found.append(made)
