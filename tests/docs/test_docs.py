@@ -33,7 +33,13 @@ PAGES = sorted(
 )
 HOOKS = [name for name in vars(hookspecs) if name.startswith("llmops_")]
 METHODS = [name for name, _ in inspect.getmembers(Registry, inspect.isfunction) if name[0] != "_"]
-RUNNABLE = [DOCS / "hooks.md", DOCS / "plugins.md"]
+RUNNABLE = [
+    DOCS / "hooks.md",
+    DOCS / "plugins.md",
+    DOCS / "decorator.md",
+    DOCS / "configuration.md",
+    DOCS / "measuring.md",
+]
 
 
 def text_of(page: Path) -> str:
@@ -208,6 +214,8 @@ WRITERS = [
     ROOT / "core" / "llmops_core" / "pipeline.py",
     *(ROOT / "core" / "llmops_core" / "intake").glob("*.py"),
     *(ROOT / "core" / "llmops_core" / "freeze").glob("*.py"),
+    *(ROOT / "core" / "llmops_core" / "decorating").glob("*.py"),
+    *(ROOT / "core" / "llmops_core" / "measuring").glob("*.py"),
     *(ROOT / "llmops_integrations" / "langchain").glob("*.py"),
     *(ROOT / "llmops_integrations" / "langgraph").glob("*.py"),
 ]

@@ -25,11 +25,13 @@ SAYS = {
     "monitor_a_graph": ["Paris.", "workflow editorial desk", "agent writer", "agent reviewer"],
     "own_collector": ["Why? Why not? 3 {'questions': 2.0}"],
     "own_entities": ["triage → repairs: 2 entities, lost: ['product blue kettle']"],
+    "plain_functions": ["You asked: where is my order? 2", "workflow desk ok session=user-123"],
     "read_back": ["error_rate", "tool reserve error"],
     "supervisor": [
         "supervisor → billing [supervisor] -> billing by transfer handed_off",
         "billing → supervisor (return): 'A-1042 was paid on Monday.' arrived as",
     ],
+    "workers": ["exit codes [0, 0, 0, 0], 100 spans of 4 processes"],
     "swarm": ["alice → bob [alice] -> bob by transfer handed_off", "It comes tomorrow."],
     "workers": ["exit codes [0, 0, 0, 0], 100 spans of 4 processes"],
 }
