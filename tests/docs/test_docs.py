@@ -183,7 +183,13 @@ def test_every_command_of_the_performance_page_exists_and_takes_its_options() ->
     commands = re.findall(
         r"`(?:python )?((?:benchmarks|tests)/\S+\.py)( --\w+)?", text_of(PERFORMANCE)
     )
-    assert {Path(path).stem for path, _ in commands} == {"overhead", "ingest", "freeze", "kill"}
+    assert {Path(path).stem for path, _ in commands} == {
+        "overhead",
+        "ingest",
+        "freeze",
+        "memory",
+        "kill",
+    }
     for path, option in commands:
         assert option.strip() in text_of(ROOT / path)
     for script in ("overhead", "ingest"):
