@@ -34,6 +34,8 @@ __all__ = ["Draft", "Tracer", "span_id_of"]
 GRACE_NS: Final = 5_000 * NS_PER_MS
 #: Ended runs that are remembered: for children that start late, and so that twice is once.
 MAX_ENDED: Final = 20_000
+#: What of an ended run is still asked for: by what starts below it, and by edges between agents.
+_REMEMBERED: Final = (*INHERITED, "agent", "name", "step", "framework")
 
 
 class Tracer:
@@ -102,7 +104,8 @@ class Tracer:
         trace = self._place(run, parent_id, event)
         if trace is None:
             return None
-        trace.last_ns = max(trace.last_ns, mono)
+        if mono > trace.last_ns:
+            trace.last_ns = mono
         self._inherit(run)
         _count_attempt(run)
         adopted = self._awaited.get(run_id)
@@ -215,9 +218,11 @@ class Tracer:
         parent = run.parent
         if parent is None:
             return
+        fields, above = run.fields, parent.fields
         for name in INHERITED:
-            if run.fields.get(name) is None and parent.fields.get(name) is not None:
-                run.fields[name] = parent.fields[name]
+            value = above.get(name)
+            if value is not None and fields.get(name) is None:
+                fields[name] = value
 
     def _handoff(self, event: HostEvent) -> None:
         run = self._open.get(event[1]) or self._ended.get(event[1])
@@ -305,7 +310,8 @@ class Tracer:
         del self._open[run.run_id]
         self.version += 1
         trace.open.pop(run.run_id, None)
-        trace.last_ns = max(trace.last_ns, mono)
+        if mono > trace.last_ns:
+            trace.last_ns = mono
         if run.first_token_ns is not None:
             above = run.parent
             while above is not None:
@@ -351,16 +357,13 @@ class Tracer:
             self.finished.append(draft)
 
     def _remember(self, run: Run) -> None:
-        run.fields = {name: run.fields.get(name) for name in INHERITED} | {
-            "agent": run.fields.get("agent"),
-            "name": run.fields.get("name"),
-            "step": run.fields.get("step"),
-            "framework": run.fields.get("framework"),
-        }
+        get = run.fields.get
+        run.fields = {name: get(name) for name in _REMEMBERED}
         if run.parent is None or not is_agent(run):
             run.forget_content()
         self._ended[run.run_id] = run
-        self._ended.move_to_end(run.run_id)
+        if run.starts > 1:
+            self._ended.move_to_end(run.run_id)
         while len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
 
