@@ -27,6 +27,8 @@ _BY_WORDS: Final = frozenset(("name", "phrase", "quoted", "address", "suite", "i
 
 #: Occurrences of one word that are looked at; a text of nothing else is no handoff.
 _MOST_PLACES: Final = 256
+#: Handles with a part of a name that are looked at.
+_MOST_HANDLES: Final = 16
 _MOST_ENTITIES: Final = 5_000
 
 
@@ -66,8 +68,8 @@ class TextIndex:
             for key in _keys_of(entity.type, entity.canonical):
                 self._by_form.setdefault(key, entity)
         handles = [e for e in self.entities if e.type in ("email", "id", "url")]
-        self._handles = [fold(e.text) for e in handles]
-        self._in_handles = [(e.start, e.end) for e in handles]
+        self._handles = "\n".join(fold(e.text) for e in handles)
+        self._in_handles = sorted((e.start, e.end) for e in handles)
 
     def find(self, entity: Entity) -> Found | None:
         """Return where this text has the value of another's entity, or None."""
@@ -128,7 +130,7 @@ class TextIndex:
             at = place - rarest
             if at >= 0 and self.stems[at : at + count] == parts:
                 start, end = self.spans[at][0], self.spans[at + len(parts) - 1][1]
-                if named and any(lo <= start and end <= hi for lo, hi in self._in_handles):
+                if named and self._in_handle(start, end):
                     within = within or Found(self.text[start:end], start, start, False, True)
                     continue
                 there = self.text[start:end]
@@ -152,10 +154,28 @@ class TextIndex:
                 return self._span(at - 1, at)
             if after == first:
                 return self._span(at, at + 1)
-        for handle in self._handles:
+        return self._handle(parts)
+
+    def _handle(self, parts: Sequence[str]) -> Found | None:
+        """Find an e-mail address, id or link that all parts of a name are in."""
+        handles, longest = self._handles, max(parts, key=len)
+        if not all(part in handles for part in parts):
+            return None
+        at = handles.find(longest)
+        for _ in range(_MOST_HANDLES):
+            if at < 0:
+                break
+            end = handles.find("\n", at)
+            handle = handles[handles.rfind("\n", 0, at) + 1 : end if end >= 0 else None]
             if all(part in handle for part in parts):
                 return Found(handle, 0, 0, exact=False, implied=True)
+            at = handles.find(longest, at + 1)
         return None
+
+    def _in_handle(self, start: int, end: int) -> bool:
+        """Whether a place lies within an e-mail address, id or link."""
+        before = bisect_right(self._in_handles, (start, len(self.text))) - 1
+        return before >= 0 and end <= self._in_handles[before][1]
 
     def _span(self, first: int, last: int) -> Found:
         start, end = self.spans[first][0], self.spans[last][1]

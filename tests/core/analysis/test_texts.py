@@ -280,3 +280,11 @@ def test_messages_are_read_without_roles_and_json_with_its_keys_as_labels() -> N
     assert readable('{"amount": 5, "who": {"name": "Anna"}}') == "amount: 5\nname: Anna"
     assert readable('{"cut": "in the mid') == '{"cut": "in the mid'
     assert readable(None) == ""
+
+
+@pytest.mark.parametrize("handle", ["{}@example.org", "http://x.org/{}", "{}-44710"])
+def test_a_name_is_found_in_the_handle_of_many_that_has_all_of_it(handle: str) -> None:
+    handles = [handle.format(name) for name in ("anna.holm", "omar.berg", "anna.berg", "mei.berg")]
+    found = compare("asks Anna Berg, not Ruth Holm", "see " + ", ".join(handles))
+    assert fates(found)["Anna Berg"] == "implied"
+    assert fates(found)["Ruth Holm"] == "lost"
