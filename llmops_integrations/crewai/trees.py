@@ -27,6 +27,9 @@ _DELEGATIONS: Final = {
 }
 
 
+#: How long an end waits for a start that is late, and how many may.
+WAIT_NS: Final = 5_000_000_000
+MAX_EARLY: Final = 1_000
 _SILENT: Final = "its calls are not on the event bus; emit llm_call_started and _completed"
 
 
@@ -50,6 +53,10 @@ class CrewTrees:
         self._skip = skip
         self._flows_tell_failures = flows_tell_failures
         self._nodes = Nodes()
+        #: What came later than events wait for each other: ends before their start, and runs
+        #: before the one around them.
+        self._early: dict[int, tuple[str, int | None, dict[str, Any], Tell]] = {}
+        self._orphans: dict[int, list[Node]] = {}
         #: Ends in error whose type is not known yet: the next event may tell.
         self._untyped: dict[int, list[tuple[Node, dict[str, Any], int]]] = {}
 
@@ -58,6 +65,7 @@ class CrewTrees:
     ) -> None:
         """Take one event. Called in order of time, on the intake thread."""
         kind = fields.pop("_type")
+        self._give_up_waiting(tell.mono)
         if kind == "block_left":
             self._left(fields["_block"], tell)
         elif kind == "llm_stream_chunk":
@@ -87,7 +95,29 @@ class CrewTrees:
         self._nodes.add(node)
         if not watched:
             return
-        if fields.pop(HIDDEN, False):
+        orphans = self._orphans.pop(run_id, ())
+        for orphan in orphans:
+            orphan.parent, orphan.root = node, node.root
+        if parent is None and parent_id is not None:
+            _keep(self._orphans, parent_id, [*self._orphans.get(parent_id, ()), node])
+        self._place(node, parent, parent_id, fields, tell, hide=not orphans)
+        early = self._early.pop(run_id, None)
+        if early is not None:
+            what, end_parent, about, then = early
+            self._ended(what, run_id, end_parent, about, then)
+
+    def _place(
+        self,
+        node: Node,
+        parent: Node | None,
+        parent_id: int | None,
+        fields: dict[str, Any],
+        tell: Tell,
+        *,
+        hide: bool,
+    ) -> None:
+        """Tell a start, unless it is one that is hidden and that nothing waits for already."""
+        if fields.pop(HIDDEN, False) and hide:
             node.hidden = True
             node.above = parent.stored() if parent is not None else parent_id
             self._skip()
@@ -105,7 +135,8 @@ class CrewTrees:
                 fields["_late_parent"] = True
         node.above = above
         fields["framework"] = "crewai"
-        tell.start(run_id, above, fields, promotable=kind == "method_execution_started")
+        promotable = node.type == "method_execution_started"
+        tell.start(node.run_id, above, fields, promotable=promotable)
 
     def _arrange(self, node: Node, parent: Node | None, fields: dict[str, Any], tell: Tell) -> None:
         """Let what is around a run have its say: its kind, its attempt, who handed off to it."""
@@ -156,7 +187,8 @@ class CrewTrees:
         node = self._paired(kind, run_id)
         if node is None:
             if watched and run_id and not self._nodes.get(run_id):
-                self._end_unseen(kind, run_id, parent_id, fields, tell)
+                fields["_all"] = True
+                self._early[run_id] = (kind, parent_id, fields, tell)
             return
         if not node.watched or node.ended:
             return
@@ -187,6 +219,15 @@ class CrewTrees:
                 return node  # the same end again
             node = node.parent
         return node
+
+    def _give_up_waiting(self, now: int) -> None:
+        """Tell the ends whose starts will not come: they began before anybody listened."""
+        while self._early:
+            run_id, (kind, parent_id, fields, tell) = next(iter(self._early.items()))
+            if now - tell.mono < WAIT_NS and len(self._early) < MAX_EARLY:
+                return
+            del self._early[run_id]
+            self._end_unseen(kind, run_id, parent_id, fields, tell)
 
     def _end_unseen(
         self, kind: str, run_id: int, parent_id: int | None, fields: dict[str, Any], tell: Tell
@@ -352,6 +393,13 @@ class CrewTrees:
                 node.ended, node.outcome = True, "cancelled"
                 self._settle_untyped(node.root, tell)
                 self._tell_end(node, {"outcome": "cancelled"}, tell, tell.mono)
+
+
+def _keep(table: dict[int, Any], key: int, value: Any) -> None:
+    """Remember a value; forget the oldest if there are too many."""
+    table[key] = value
+    if len(table) > MAX_EARLY:
+        table.pop(next(iter(table)))
 
 
 def wait_key(flow_id: str | None, method: str | None) -> str:

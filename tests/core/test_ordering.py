@@ -100,7 +100,7 @@ def test_held_events_are_told_without_a_flush(spans) -> None:  # noqa: F811
     at = spans.clock.wall_ns()
     recorder.start(9, None, {"kind": "chain", "name": "alone"}, at)
     recorder.end(9, None, {"kind": "chain", "name": "alone", "outcome": "ok", "ends": True}, at)
-    spans.clock.advance(1_000)
+    spans.clock.advance(2_000)
     done = threading.Event()
     for _ in range(100):
         if spans.monitor.stats()["spans"]["made"]:

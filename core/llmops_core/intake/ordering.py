@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["OrderedRecorder", "Ordering", "Tell", "Teller"]
 
 _NS_PER_MS: Final = 1_000_000
-#: How long an event waits for earlier ones. A pool that is busy delivers within some milliseconds;
-#: what is later still meets a tracer that tolerates it, so this bounds only how well it is told.
-HOLD_NS: Final = 250 * _NS_PER_MS
+#: How long an event waits for earlier ones. A pool that is busy delivers within some milliseconds,
+#: on a machine that is overloaded within some hundred; what is later still is tolerated, so this
+#: bounds only how well it is told.
+HOLD_NS: Final = 1_000 * _NS_PER_MS
 #: How far the two clocks may drift apart before the wall clock counts as having been set.
 _STEP_NS: Final = 20 * _NS_PER_MS
 
