@@ -31,7 +31,6 @@ SAYS = {
         "supervisor → billing [supervisor] -> billing by transfer handed_off",
         "billing → supervisor (return): 'A-1042 was paid on Monday.' arrived as",
     ],
-    "workers": ["exit codes [0, 0, 0, 0], 100 spans of 4 processes"],
     "swarm": ["alice → bob [alice] -> bob by transfer handed_off", "It comes tomorrow."],
     "workers": ["exit codes [0, 0, 0, 0], 100 spans of 4 processes"],
 }
