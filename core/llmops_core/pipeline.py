@@ -5,12 +5,13 @@ A forked child gets a new one: threads, locks, the journal and the queue of its 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +52,8 @@ __all__ = [
 
 #: How long a storage may take to open.
 OPEN_SECONDS: Final = 30.0
+#: How long closing waits for a recovery that is under way.
+RECOVERY_SECONDS: Final = 0.5
 DEFAULT_BATCH_SPANS: Final = 500
 DEFAULT_BATCH_SECONDS: Final = 0.5
 
@@ -90,6 +93,8 @@ class Pipeline:
         self.failures = failures
         self.writer_id = new_writer_id()
         self.recovered: RecoveryReport | None = None
+        self._recovery: Future[None] | None = None
+        self._recovering: asyncio.Task[None] | None = None
         self._notifier = notifier
         self._clock = clock
         self.batch_spans, self.batch_seconds = _batching(storage, settings)
@@ -123,7 +128,7 @@ class Pipeline:
             self.intake.start()
             self._undo.pop_all()
         if self.journal is not None:
-            self.lane.submit(self._recover(self.journal.folder.parent))
+            self._recovery = self.lane.submit(self._recover(self.journal.folder.parent))
         if self.compaction.wanted:
             self.lane.submit(self.compaction.run())
 
@@ -226,6 +231,7 @@ class Pipeline:
         self.queue.closed = True
         self.queue.put_control(mark)
         waiting = mark.wait(timeout)
+        self._end_recovery(min(RECOVERY_SECONDS, _left(deadline)))
         self.store.stop()
         late = self._close_sinks(waiting, deadline)
         self.collecting.close()
@@ -307,7 +313,24 @@ class Pipeline:
             "full": self.journal.full,
         }
 
+    def _end_recovery(self, timeout: float) -> None:
+        """Give a short recovery the time to end; a long one goes on with the next start."""
+        with contextlib.suppress(Exception, CancelledError):
+            if self._recovery is not None:
+                self._recovery.result(timeout)
+        task = self._recovering
+        if task is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self.lane.loop.call_soon_threadsafe(task.cancel)
+
     async def _recover(self, root: Path) -> None:
+        self._recovering = asyncio.current_task()
+        try:
+            await self._recover_all(root)
+        finally:
+            self._recovering = None
+
+    async def _recover_all(self, root: Path) -> None:
         async def write(batch: SpanBatch) -> None:
             await self.store.write_recovered(self.collecting.collect(batch))
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from llmops_core import Monitor
 from llmops_core.batch import SpanBatch
 from llmops_core.journal import writer as journal_module
 from llmops_core.journal.format import segments
 from llmops_core.journal.recovery import RecoveryReport, recover
 from llmops_core.journal.writer import Journal, new_writer_id
 from llmops_core.span import Span
+from llmops_core.storage.memory import MemoryStorage
 
 
 def span(seq: int, *, outcome: str = "ok", run: int | None = None) -> Span:
@@ -316,3 +318,42 @@ def test_one_bad_journal_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_a_root_that_is_no_folder_is_nothing_to_recover(tmp_path: Path, name: str) -> None:
     (tmp_path / "a_file").write_text("x")
     assert run(tmp_path / name, Store()).writers == 0
+
+
+def test_a_monitor_that_closes_at_once_has_recovered_a_small_journal(tmp_path: Path) -> None:
+    died(tmp_path / ".journal").release()
+    with Monitor(f"parquet:{tmp_path}") as monitor:
+        pass
+    assert monitor._pipeline is not None
+    assert monitor._pipeline.recovered is not None
+    assert monitor._pipeline.recovered.spans == 10
+    assert monitor.stats()["failures"] == {}
+
+
+def test_a_monitor_that_closes_leaves_a_long_recovery_to_the_next_and_says_nothing(
+    tmp_path: Path,
+) -> None:
+    for _ in range(3):
+        died(tmp_path).release()
+
+    class Slow(MemoryStorage):
+        volatile = False
+        journal_root = tmp_path
+        closed = False
+
+        async def write(self, batch: SpanBatch) -> None:
+            assert not self.closed, "nothing is written to a closed storage"
+            await super().write(batch)
+            await asyncio.sleep(0.4)
+
+        async def close(self) -> None:
+            self.closed = True
+
+    storage = Slow()
+    with Monitor(storage, batch_size=2) as monitor:
+        pass
+    assert monitor.stats()["failures"] == {}
+    store = Store()
+    run(tmp_path, store)
+    assert store.batches, "there was more to do"
+    assert len(store.seqs) < 30, "and some of it was done"

@@ -20,7 +20,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rows import Lab, Row, summary, table
 
 #: Name → module beside this file that has a function ``lab(quick)``.
-LABS: Final = {"exits": "exits", "faults": "faults", "forks": "forks", "kills": "kill"}
+LABS: Final = {
+    "disk": "disk",
+    "exits": "exits",
+    "faults": "faults",
+    "forks": "forks",
+    "kills": "kill",
+}
 
 
 def load(name: str) -> Lab:

@@ -212,8 +212,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield from _trouble_lines(writer["trouble"])
     if not report["journals"]["writers"]:
         yield "            none: nothing waits to be stored"
-    if report["compaction"]:
-        yield f"compaction  {_compaction_text(report['compaction'])}"
+    yield from _compaction_lines(report["compaction"])
     for kind, names in report["plugins"]["builtin"].items():
         yield f"{'plugins' if kind == 'storage' else '':<12}built-in {kind}: {', '.join(names)}"
     installed = [f"{name} ({dist})" for name, dist in report["plugins"]["installed"].items()]
@@ -235,16 +234,18 @@ def _setting_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"            {visible(name)}={visible(variable['value'])}{note}"
 
 
-def _compaction_text(found: dict[str, Any]) -> str:
+def _compaction_lines(found: dict[str, Any] | None) -> Iterator[str]:
     from llmops_core.render.text import plural, visible
 
-    owner = found["owner"]
+    if found is None:
+        return
+    owner, text = found["owner"], "closed days have no files to merge"
     if owner is not None:
-        return visible(f"process {owner.get('pid', '?')} is at it")
-    if not found["files"]:
-        return "closed days have no files to merge"
-    many = f"{plural(found['files'], 'small file')} in {plural(found['days'], 'closed day')}"
-    return f"{many}: merged when a monitor is idle, or run: llmops compact"
+        text = f"process {owner.get('pid', '?')} is at it"
+    elif found["files"]:
+        many = f"{plural(found['files'], 'small file')} in {plural(found['days'], 'closed day')}"
+        text = f"{many}: merged when a monitor is idle, or run: llmops compact"
+    yield f"compaction  {visible(text)}"
 
 
 def _trouble_lines(trouble: dict[str, Any]) -> Iterator[str]:

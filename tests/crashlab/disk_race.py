@@ -1,0 +1,164 @@
+"""Writers, a compactor and readers on one folder at once, killed at random, against an oracle."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from crash_payload import payload
+from kill import RUNS_PER_ROUND
+from rows import Row
+
+from llmops_core import Monitor, open_storage
+from llmops_core.intake.tracer import span_id_of
+from llmops_core.storage.parquet.compaction import Compactor
+
+HERE = Path(__file__).parent
+SPANS_PER_SECOND = 100  # of each writer
+SPANS_PER_FILE = 100
+
+
+class Process:
+    """A process whose lines are collected; it can be killed and begun again."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.lines: list[bytes] = []
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self._collector = threading.Thread(target=self._collect, daemon=True)
+        self._collector.start()
+
+    def _collect(self) -> None:
+        for line in self._process.stdout or ():
+            self.lines.append(line)
+
+    def kill(self) -> str:
+        """Kill it; return what it said on stderr, if it had ended by itself."""
+        self._process.send_signal(signal.SIGKILL)
+        _, errors = self._wait()
+        return errors if self._process.returncode != -signal.SIGKILL else ""
+
+    def _wait(self) -> tuple[str, str]:
+        self._collector.join(30)
+        errors = self._process.stderr.read().decode() if self._process.stderr else ""
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+        self._process.wait()
+        return "", errors
+
+
+class Race:
+    """One run: starts everything, kills now and then, and compares in the end."""
+
+    def __init__(self, folder: Path, writers: int, seed: int) -> None:
+        self.folder = folder
+        self.url = f"parquet:{folder}"
+        self.rng = random.Random(seed)
+        self.round = 0
+        self.problems: list[str] = []
+        self.ended: list[Process] = []
+        self.kills = {"writer": 0, "compactor": 0}
+        self.writers = [self._writer() for _ in range(writers)]
+        while not list(folder.glob("*/*.parquet")):
+            time.sleep(0.05)
+        self.readers = [self._worker("read") for _ in range(3)]
+        self.compactor = self._worker("compact")
+
+    def _writer(self) -> Process:
+        self.round += 1
+        first = str(self.round * RUNS_PER_ROUND)
+        script = str(HERE / "writer.py")
+        return Process(script, self.url, first, str(SPANS_PER_SECOND), str(SPANS_PER_FILE))
+
+    def _worker(self, what: str) -> Process:
+        return Process(str(HERE / "disk_worker.py"), what, str(self.folder))
+
+    def run(self, seconds: float) -> None:
+        """Let them work; kill a writer or the compactor every few seconds."""
+        self._wait_until_all_work()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            time.sleep(self.rng.uniform(0.2, 3.0))
+            at = self.rng.randrange(len(self.writers))
+            # Whoever is killed while it starts has done nothing that could go wrong.
+            if self.rng.random() < 0.5 and self.writers[at].lines:
+                self._end(self.writers[at], "writer")
+                self.writers[at] = self._writer()
+            elif self.compactor.lines:
+                self._end(self.compactor, "compactor")
+                self.compactor = self._worker("compact")
+        for process in (*self.writers, *self.readers, self.compactor):
+            self._end(process)
+
+    def _wait_until_all_work(self) -> None:
+        deadline = time.monotonic() + 60
+        processes = [*self.writers, *self.readers, self.compactor]
+        while not all(process.lines for process in processes) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _end(self, process: Process, what: str | None = None) -> None:
+        errors = process.kill()
+        if errors:
+            self.problems.append(errors.strip().splitlines()[-1])
+        self.ended.append(process)
+        if what:
+            self.kills[what] += 1
+
+    def result(self, cell: str) -> Row:
+        """Recover, compact once more, and hold what is stored against what the oracle saw."""
+        with Monitor(self.url, compact="off") as monitor:
+            monitor.flush(120)
+        Compactor(self.folder, today=True, grace_seconds=1).run()
+        lines = [line for process in self.ended for line in process.lines]
+        self.problems += sorted({line.decode() for line in lines if line.startswith(b"bad")})
+        reads = sum(line.startswith(b"r ") for line in lines)
+        merged = sum(int(line.split()[1]) for line in lines if line.startswith(b"c "))
+        journaled = {i.decode() for line in lines if line[:2] == b"j " for i in line.split()[1:]}
+        if lines and not journaled:
+            self.problems.append("nothing was written")
+        lost, doubled, wrong = self._compare(journaled, lines)
+        fine = not (self.problems or lost or doubled or wrong) and merged > 0 and reads > 0
+        detail = (
+            f"{len(journaled)} spans seen journaled, {lost} lost, {doubled} doubled, {wrong} wrong; "
+            f"{merged} files merged, {reads} reads, "
+            f"{self.kills['writer']} writers and {self.kills['compactor']} compactors killed; "
+            f"problems: {self.problems[:3] or 'none'}"
+        )
+        return Row("disk", "writers, readers and a compactor", cell, fine, detail)
+
+    def _compare(self, journaled: set[str], lines: list[bytes]) -> tuple[int, int, int]:
+        runs = {
+            span_id_of(int(x[1])): int(x[1]) for x in map(bytes.split, lines) if x[:1] == [b"i"]
+        }
+        with open_storage(self.url) as storage:
+            rows = storage.query(columns=["span_id", "kind", "input"]).to_pylist()
+        ids = {row["span_id"] for row in rows}
+        wrong = sum(
+            row["input"] != payload(runs[row["span_id"]])
+            for row in rows
+            if row["kind"] == "llm" and row["input"] and row["span_id"] in runs
+        )
+        # A line that the kill cut off names an id in part, and no such span.
+        whole = {span for span in journaled if len(span) == 16}
+        return len(whole - ids), len(rows) - len(ids), wrong
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Yield a row for two writers, not with the tests, and one for eight."""
+    for writers, seconds in ((8, 12),) if quick else ((2, 120), (8, 600)):
+        seed = int(time.time())
+        with tempfile.TemporaryDirectory() as folder:
+            race = Race(Path(folder) / "data", writers, seed)
+            race.run(seconds)
+            yield race.result(f"{writers} writers, {seconds} s, seed {seed}")
