@@ -224,6 +224,7 @@ WRITERS = [
     *(ROOT / "core" / "llmops_core" / "measuring").glob("*.py"),
     *(ROOT / "llmops_integrations" / "langchain").glob("*.py"),
     *(ROOT / "llmops_integrations" / "langgraph").glob("*.py"),
+    *(ROOT / "llmops_integrations" / "crewai").glob("*.py"),
 ]
 
 
