@@ -39,7 +39,7 @@ from llmops_core.sources import Setting, part_lists
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from llmops_core.protocols import Collector, Exporter, Storage
+    from llmops_core.protocols import Analyzer, Collector, Exporter, Storage
 
 __all__ = ["Monitor", "current_default", "default_monitor", "replace_default"]
 
@@ -147,6 +147,18 @@ class Monitor:
         """Answer a query without blocking the caller's event loop. See :meth:`query`."""
         asked = await asyncio.to_thread(self._submit_query, query, conditions)
         return await asyncio.wrap_future(asked)
+
+    def analyze(
+        self, analyzer: str | Analyzer, query: SpanQuery | None = None, **conditions: Any
+    ) -> pa.Table:
+        """Return what an analyzer makes of a query's answer. See :meth:`query`.
+
+        *analyzer* is a name that a plugin registers (``"name"`` or ``"name:argument"``) or an
+        object. It runs on your thread, and what it raises reaches you.
+        """
+        (made,) = make_parts(self._host, "analyzer", [analyzer]).values()
+        table: pa.Table = made.analyze(self.query(query, **conditions))
+        return table
 
     def stats(self) -> dict[str, Any]:
         """Return both ledgers, and the state of every part. Cheap; safe from any thread.

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from llmops_core.errors import ConfigError
 from llmops_core.plugins import PluginHost, masked, plugin_name
-from llmops_core.protocols import Collector, Exporter, Storage
+from llmops_core.protocols import Analyzer, Collector, Exporter, Storage
 
 __all__ = ["make_parts", "make_storage", "storage_name"]
 
@@ -15,6 +15,7 @@ _PROTOCOLS: Final[dict[str, tuple[type, tuple[str, ...]]]] = {
     "storage": (Storage, ("open", "write", "query", "close")),
     "exporter": (Exporter, ("export", "close")),
     "collector": (Collector, ("collect",)),
+    "analyzer": (Analyzer, ("analyze",)),
 }
 
 

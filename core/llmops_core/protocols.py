@@ -92,8 +92,8 @@ class Analyzer(Protocol):
     """Turns stored spans into a table: a pure function."""
 
     def analyze(self, spans: pa.Table) -> pa.Table:
-        """Return a table made of *spans*, whole traces of them.
+        """Return a table made of *spans*: of whole traces, or of what a query answered.
 
-        Called on the thread of whoever analyses, with as many traces at once as fit; it must not
-        keep anything from one call to the next. What you raise reaches the caller.
+        Called on the thread of whoever analyses, by ``Monitor.analyze`` with the query's answer; it
+        must not keep anything from one call to the next. What you raise reaches the caller.
         """
