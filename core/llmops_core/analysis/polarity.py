@@ -18,17 +18,32 @@ __all__ = ["flipped"]
 _THINGS: Final = frozenset(
     ("id", "email", "phone", "name", "phrase", "address", "url", "date", "money", "token", "time")
 )
+#: Said with a negation, these deny nothing: ``don't forget``, ``not only``, ``no later than``.
+_MILD: Final = (
+    r"(?!\s+(?:only|just|merely|simply|sure|certain|forget|hesitate|fail|mind|exceed"
+    r"|(?:later|earlier|sooner|more|less|fewer|longer|older|higher|lower)\s+than)\b)"
+)
+#: What leaves a thing out. Within a denial it says the opposite: ``nothing except X``.
+_APART: Final = r"without|except(?:ing)?|instead of|rather than|other than|excluding"
 _NEGATION: Final = re.compile(
-    r"\b(?:not|never|no(?= \S+$| $)|without|except|avoid|neither|nor|cannot|exclude|excluding|skip|ignore"
-    r"|instead of|rather than|other than|but not|anything but|refuse|forbid|forbidden|leave out)\b"
-    r"|n['\u2019]t\b",
+    rf"\b(?:(?:not|never|cannot){_MILD}|no(?= \S+$| $)|no(?= (?:circumstances|account|case|means|time)\b)"
+    rf"|{_APART}|nothing|nobody|no one|avoid|neither|nor|exclude|skip|ignore|anything but"
+    r"|refuse|forbid|forbidden|leave out)\b"
+    rf"|n['\u2019]t\b{_MILD}",
     re.IGNORECASE,
 )
-#: After these the other thing is meant, not the excluded one.
+_LEAVES_OUT: Final = re.compile(_APART, re.IGNORECASE)
+_DENIAL: Final = re.compile(
+    r"\b(?:no|not|never|nothing|nobody|none|neither|cannot|impossible|unable)\b|n['\u2019]t\b",
+    re.IGNORECASE,
+)
+#: After these the other thing is meant, not the excluded one. A comma opens a clause unless the
+#: word behind it goes on with the one before.
 _TURN: Final = re.compile(
     r"[.!?;\n](?:\s|$)|,? but (?!not)|,? instead(?! of)|,? only\b"
     r"|\b(?:before|after|because|since|while|when|if|unless)\b"
-    r"|, (?=(?:use|send|refund|ship|book|cancel|to|pay|give|with)\b)",
+    r"|, (?!(?:or|nor|and|not|neither|never|even|at|in|under|by|on|of|for|from|as|the|an?|any"
+    r"|either|such|including|like)\b)(?-i:[a-z])[a-z]* ",
     re.IGNORECASE,
 )
 _SENTENCE: Final = re.compile(r"[.!?;\n](?:\s|$)")
@@ -90,7 +105,8 @@ def _is_negated(text: str, start: int, end: int) -> bool:
     for match in _NEGATION.finditer(before):
         last = match
     if last is not None and not _TURN.search(before, last.end()):
-        return True
+        at = start - len(before) + last.start()
+        return not (_LEAVES_OUT.fullmatch(last[0]) and _is_denied(text, at, end))
     after = text[end : end + 40]
     return bool(
         re.match(
@@ -102,13 +118,35 @@ def _is_negated(text: str, start: int, end: int) -> bool:
     )
 
 
+def _is_denied(text: str, start: int, end: int) -> bool:
+    """Whether what is left out between two places is left out of a denial: it is meant then.
+
+    The denial comes before it, as in ``no refund without X``, or, where it opens the sentence, after
+    it, as in ``without X nothing is refunded``.
+    """
+    before = _sentence_until(text, start)
+    denials = list(_DENIAL.finditer(before))
+    if denials:
+        return _TURN.search(before, denials[-1].end()) is None
+    return not before.strip(" -*>\"'") and _DENIAL.search(_sentence_from(text, end)) is not None
+
+
+def _sentence_until(text: str, place: int) -> str:
+    """Return what the sentence says before a place, up to a bounded distance."""
+    before = text[max(0, place - 160) : place]
+    breaks = [match.end() for match in _SENTENCE.finditer(before)]
+    return before[breaks[-1] :] if breaks else before
+
+
+def _sentence_from(text: str, place: int) -> str:
+    """Return what the sentence says after a place, up to a bounded distance."""
+    after = text[place : place + 80]
+    stop = _SENTENCE.search(after)
+    return after[: stop.start()] if stop else after
+
+
 def _words_around(text: str, start: int, end: int) -> frozenset[str]:
     """Return the words of the sentence around a place, up to a bounded distance."""
-    before = text[max(0, start - 160) : start]
-    breaks = [match.end() for match in _SENTENCE.finditer(before)]
-    before = before[breaks[-1] :] if breaks else before
-    after = text[end : end + 80]
-    stop = _SENTENCE.search(after)
-    after = after[: stop.start()] if stop else after
-    said = (fold(w) for w in _WORD.findall(before + " " + after))
+    around = f"{_sentence_until(text, start)} {_sentence_from(text, end)}"
+    said = (fold(w) for w in _WORD.findall(around))
     return frozenset(w[:5] for w in said if w not in FUNCTION_WORDS)
