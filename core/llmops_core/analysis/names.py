@@ -11,8 +11,8 @@ __all__ = ["Aliases", "fold_agent", "is_participant", "speaker"]
 _ASIDE: Final = re.compile(r"\s*\([^()]*\)\s*$")
 #: Roles and machinery that speak in message logs; none of them is an agent.
 _NOBODY: Final = frozenset(
-    ("human", "user", "userproxy", "system", "tool", "function", "environment", "terminal",
-     "computerterminal", "codeexecutor", "developer", "ipython")
+    ("human", "user", "userproxy", "system", "tool", "function", "environment", "codeexecutor",
+     "developer", "ipython")
 )  # fmt: skip
 
 
@@ -28,7 +28,8 @@ def speaker(name: str) -> str:
 
 def is_participant(name: str) -> bool:
     """Whether a speaker is an agent, and not a person, a role or a machine that runs code."""
-    return fold_agent(speaker(name)) not in _NOBODY
+    key = fold_agent(speaker(name))
+    return key not in _NOBODY and not key.endswith("terminal")
 
 
 class Aliases:

@@ -146,12 +146,12 @@ def _close_dates(a: str, b: str) -> float:
 
 
 def _close_amounts(a: str, b: str) -> float:
-    """Return a half for amounts with a slip of the point or of the pen, or a simple factor."""
+    """Return a half for a slip of the point, a doubling, and a little less for one of the pen."""
     x, y = _value(a), _value(b)
     if not x or not y:
         return 0.0
     ratio = max(x, y) / min(x, y)
-    if any(abs(ratio - simple) < 1e-6 * simple for simple in (2, 10, 100, 1000, 1.1, 1 / 0.9, 1.5)):
+    if any(abs(ratio - simple) < 1e-6 * simple for simple in (2, 10, 100, 1000)):
         return 0.5
     return 0.8 * _small_edit(_head(a), _head(b))
 
