@@ -42,11 +42,9 @@ def swapped(
         for thing in before
         if thing in after and before[thing][1] != after[thing][1]
     }
-    for thing, (old, new) in moved.items():
-        if any(
-            other != thing and theirs[0][1] == new[1] and theirs[1][1] == old[1]
-            for other, theirs in moved.items()
-        ):
+    moves = {(old[1], new[1]) for old, new in moved.values()}
+    for old, new in moved.values():
+        if (new[1], old[1]) in moves:
             yield old[0], old[2], new[2]
 
 

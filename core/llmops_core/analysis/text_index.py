@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from llmops_core.scanner import Entity, EntityExtractor, fold, normal, scan, stem
@@ -64,9 +65,16 @@ class TextIndex:
                 places.append(at)
         self.distinct = _distinct(self.entities)
         self._by_form: dict[tuple[str, str], Entity] = {}
+        #: Dates by month and day, then by year: the first of each.
+        self._by_day: dict[str, dict[str, Entity]] = defaultdict(dict)
         for entity in self.entities:
             for key in _keys_of(entity.type, entity.canonical):
                 self._by_form.setdefault(key, entity)
+            if entity.type == "date":
+                year, _, day = entity.canonical.partition("-")
+                self._by_day[day].setdefault(year, entity)
+        # An earlier entity may reach further than a later one.
+        self._reach = list(accumulate((e.end for e in self.entities), max))
         handles = [e for e in self.entities if e.type in ("email", "id", "url")]
         self._handles = "\n".join(fold(e.text) for e in handles)
         self._in_handles = sorted((e.start, e.end) for e in handles)
@@ -113,7 +121,8 @@ class TextIndex:
 
     def covered(self, start: int, end: int) -> bool:
         """Whether an entity lies over a part of the text."""
-        return any(e.start < end and start < e.end for e in self.entities)
+        before = bisect_left(self.entities, end, key=lambda e: e.start)
+        return before > 0 and self._reach[before - 1] > start
 
     def _words(self, parts: Sequence[str], said: str, named: bool) -> Found | None:
         """Find words in a row, looking at the places of the rarest; no name within an address."""
@@ -190,11 +199,9 @@ class TextIndex:
     def _date(self, entity: Entity) -> Found | None:
         """Find a date whose year is only said on one side."""
         year, _, rest = entity.canonical.partition("-")
-        for (family, form), same in self._by_form.items():
-            theirs, _, other = form.partition("-")
-            if family == "date" and other == rest and "?" in (year, theirs):
-                return Found(same.text, same.start, same.end, exact=False)
-        return None
+        same = self._by_day.get(rest, {})
+        found = next(iter(same.values()), None) if year == "?" else same.get("?")
+        return Found(found.text, found.start, found.end, exact=False) if found else None
 
 
 @functools.lru_cache(maxsize=4_096)

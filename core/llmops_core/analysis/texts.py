@@ -207,7 +207,7 @@ def _left(
     found = []
     for entity in entities:
         at = index.word_at(entity.start)
-        hole = next((i for i, (lo, hi) in enumerate(bounds) if lo <= at < hi), None)
+        hole = _gap_at(bounds, at)
         place = 0.0
         if hole is not None:
             lo, hi = bounds[hole]
@@ -217,6 +217,14 @@ def _left(
                 hole = None  # nothing stands there on the other side
         found.append(Left(entity, hole, place, index.label(entity), index.counted(entity)))
     return found
+
+
+def _gap_at(bounds: Sequence[tuple[int, int]], word: int) -> int | None:
+    """Return the gap that a word stands in. Gaps are in order; some are empty on one side."""
+    at = bisect_left(bounds, (word + 1,)) - 1
+    while at >= 0 and bounds[at][0] == bounds[at][1] == word:
+        at -= 1  # an empty one before the word itself
+    return at if at >= 0 and bounds[at][0] <= word < bounds[at][1] else None
 
 
 _NOT_ADDED: Final = frozenset(("number", "measure", "quoted", "quantity", "percent", "time"))
