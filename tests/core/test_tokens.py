@@ -12,10 +12,11 @@ import pytest
 import tiktoken
 from tiktoken.model import MODEL_PREFIX_TO_ENCODING, MODEL_TO_ENCODING
 
-from llmops_core import measure_text, measure_text_sync
+from llmops_core import measure_text, measure_text_sync, monitor_llm
 from llmops_core.collectors.tokens import TokensCollector
 from llmops_core.delivery.collecting import merge_values
-from llmops_core.measuring import counting, vocabularies
+from llmops_core.measuring import counting, request, vocabularies
+from llmops_core.measuring import measure as measuring
 from llmops_core.measuring.counting import counter_for, forget_counters
 from llmops_core.measuring.encodings import ENCODINGS, MERGED_AS, encoding_of, family_of
 from llmops_core.measuring.estimating import estimate_tokens
@@ -224,6 +225,57 @@ def test_each_mode_counts_what_it_says(
     assert (result.total_tokens is None) == (tokens is None)
     if reliability is Reliability.EXACT:
         assert result.total_tokens == tokens
+
+
+async def threads_of(monkeypatch: pytest.MonkeyPatch, mode: Any) -> dict[str, Any]:
+    """Return on which threads a text was counted and sized."""
+    import threading
+
+    seen: dict[str, Any] = {}
+    for name in ("count_tokens", "capacities"):
+        original = getattr(measuring, name)
+
+        def noted(*args: Any, _name: str = name, _original: Any = original) -> Any:
+            seen[_name] = threading.current_thread()
+            if mode.get("parallel_hybrid"):
+                both.wait(30)  # each waits for the other: it breaks unless they run together
+            return _original(*args)
+
+        monkeypatch.setattr(measuring, name, noted)
+    both = threading.Barrier(2)
+    result = await measure_text("Hello, world!", mode, {"model": "gpt-4o"})
+    assert (result.total_tokens, result.char_count) == (4, 13)
+    return seen
+
+
+async def test_the_measures_of_hybrid_are_taken_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = await threads_of(monkeypatch, {"mode": "hybrid", "parallel_hybrid": True})
+    assert seen["count_tokens"] is not seen["capacities"]
+
+
+async def test_counting_blocks_the_event_loop_only_where_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import threading
+
+    beside = await threads_of(monkeypatch, {"mode": "hybrid", "parallel_hybrid": False})
+    assert beside["count_tokens"] is not threading.current_thread()
+    here = await threads_of(monkeypatch, {"mode": "hybrid", "async_tokenization": False})
+    assert here["count_tokens"] is threading.current_thread()
+
+
+def test_a_decorator_says_once_that_counting_stays_beside(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request._say_that_counting_stays_beside.cache_clear()
+    with caplog.at_level(logging.WARNING, "llmops"):
+        for _ in range(2):
+            monitor_llm(measurement={"mode": "token", "async_tokenization": False})
+        monitor_llm(measurement={"mode": "token", "async_tokenization": True})
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("async_tokenization=False changes nothing for decorated calls")
 
 
 # ---- offline ----

@@ -61,21 +61,45 @@ class TextMeasurement(msgspec.Struct, frozen=True):
 async def measure_text(
     text: str, mode: Measurement = "auto", context: Mapping[str, object] | None = None
 ) -> TextMeasurement:
-    """Measure a text without blocking the event loop. ``context={"model": ...}`` names the model."""
-    return await asyncio.to_thread(measure_text_sync, text, mode, context)
+    """Measure a text without blocking the event loop. ``context={"model": ...}`` names the model.
+
+    With ``async_tokenization`` off it runs on the event loop's own thread; with ``parallel_hybrid``
+    the two measures of ``hybrid`` are taken at the same time.
+    """
+    strategy = make_strategy(mode)
+    model = _model_of(context)
+    if not strategy.async_tokenization:
+        return _measured(text, _tokens(text, model, strategy))
+    if strategy.mode == "hybrid" and strategy.parallel_hybrid:
+        counting = asyncio.to_thread(_tokens, text, model, strategy)
+        told, sizes = await asyncio.gather(counting, asyncio.to_thread(capacities, text))
+        return _measured(text, told, sizes)
+    return _measured(text, await asyncio.to_thread(_tokens, text, model, strategy))
 
 
 def measure_text_sync(
     text: str, mode: Measurement = "auto", context: Mapping[str, object] | None = None
 ) -> TextMeasurement:
     """:func:`measure_text`, on the caller's thread. Whatever the text, it does not raise."""
-    strategy = make_strategy(mode)
+    return _measured(text, _tokens(text, _model_of(context), make_strategy(mode)))
+
+
+def _model_of(context: Mapping[str, object] | None) -> str | None:
     model = (context or {}).get("model")
-    name = model if isinstance(model, str) else None
-    tokens, metadata = None, TokenMetadata(Reliability.NONE, None, family_of(name))
-    if wants_tokens(strategy, name):
-        tokens, metadata = count_tokens(text, name, strategy)
-    return TextMeasurement(**capacities(text), total_tokens=tokens, metadata=metadata)
+    return model if isinstance(model, str) else None
+
+
+def _tokens(text: str, model: str | None, strategy: Strategy) -> tuple[int | None, TokenMetadata]:
+    if wants_tokens(strategy, model):
+        return count_tokens(text, model, strategy)
+    return None, TokenMetadata(Reliability.NONE, None, family_of(model))
+
+
+def _measured(
+    text: str, told: tuple[int | None, TokenMetadata], sizes: dict[str, int] | None = None
+) -> TextMeasurement:
+    tokens, metadata = told
+    return TextMeasurement(**(sizes or capacities(text)), total_tokens=tokens, metadata=metadata)
 
 
 def capacities(text: str) -> dict[str, int]:

@@ -6,7 +6,9 @@ alike.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Final, Literal, get_args
 
 import msgspec
@@ -26,6 +28,8 @@ __all__ = [
     "read_request",
 ]
 
+logger: Final = logging.getLogger("llmops")
+
 MEASURE_KEY: Final = "llmops.measure"
 COLLECTORS_KEY: Final = "llmops.collectors"
 
@@ -44,9 +48,11 @@ class Strategy(msgspec.Struct, frozen=True, omit_defaults=True):
     prefer_tokens: bool = True
     #: Whether an estimate is told where no exact count can be had.
     fallback_enabled: bool = True
-    #: Accepted; both measures of ``hybrid`` are made by one pass beside the application.
+    #: ``measure_text`` takes both measures of ``hybrid`` at the same time; of decorated calls they
+    #: are taken one after the other, beside the application.
     parallel_hybrid: bool = True
-    #: Accepted; counting never runs on the caller's thread.
+    #: False: ``measure_text`` counts on the event loop's thread. Decorated calls are never counted
+    #: on the caller's.
     async_tokenization: bool = True
     #: Past it the rest of a batch is estimated. None: no limit but the collector's own.
     tokenization_timeout_ms: float | None = None
@@ -83,11 +89,22 @@ def make_request(
     measurement: Measurement | None,
 ) -> Request:
     """Check a decorator's arguments, or raise ``ConfigError``."""
+    strategy = None if measurement is None else make_strategy(measurement)
+    if strategy is not None and not strategy.async_tokenization:
+        _say_that_counting_stays_beside()
     return Request(
         text=_measures("measure_text", measure_text, TEXT_MEASURES),
         images=_measures("measure_images", measure_images, IMAGE_MEASURES),
-        strategy=None if measurement is None else make_strategy(measurement),
+        strategy=strategy,
         collectors=published.named("collectors", collectors),
+    )
+
+
+@cache
+def _say_that_counting_stays_beside() -> None:
+    logger.warning(
+        "async_tokenization=False changes nothing for decorated calls: their tokens are counted "
+        "beside the program all the same. Do: leave it out, or call measure_text"
     )
 
 
