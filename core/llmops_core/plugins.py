@@ -78,6 +78,10 @@ class Registry:
         """Provide an entity extractor, which finds what the scanner has no pattern for."""
         self._add("entity_extractor", name, factory)
 
+    def equivalence(self, name: str, factory: Factory) -> None:
+        """Provide an equivalence, which says whether two values that are left over mean the same."""
+        self._add("equivalence", name, factory)
+
     def names(self, kind: str) -> list[str]:
         """Return the registered names of a kind, sorted."""
         return sorted(name for known, name in self._factories if known == kind)

@@ -34,6 +34,7 @@ from llmops_core.analysis.texts import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from llmops_core.analysis.equivalence import Equivalences
     from llmops_core.scanner import Entity, EntityExtractor
     from llmops_core.span import Span
 
@@ -142,9 +143,10 @@ def drift_of(
     contents: Mapping[str, Content],
     *,
     extractors: Iterable[EntityExtractor] = (),
+    equivalences: Equivalences | None = None,
 ) -> list[Drift]:
     """Return the drift of the handoffs of one partition; none for those without content."""
-    reader = _Reader(partition, contents, tuple(extractors))
+    reader = _Reader(partition, contents, tuple(extractors), equivalences)
     agents = {run.agent for run in partition.runs}
     found = []
     for handoff in handoffs:
@@ -157,7 +159,12 @@ def drift_of(
 
 def _row(handoff: Handoff, sides: Sides, reader: _Reader, agents: set[str]) -> Drift:
     received = reader.index(sides.received)
-    compared = compare_indices(reader.index(sides.before), received, complete=sides.complete)
+    compared = compare_indices(
+        reader.index(sides.before),
+        received,
+        complete=sides.complete,
+        equivalences=reader.equivalences,
+    )
     every = [*compared.fates, *_only_passed(sides, compared, received, reader)]
     # Who works next is said by the handoff itself: an agent's name is no information to keep.
     fates = [f for f in every if not _names_agent(f.value, agents)]
@@ -198,10 +205,20 @@ def _only_passed(
     given = reader.index(sides.given)
     missing: Status = "lost" if sides.complete else "unknown"
     became = {f.becomes for f in compared.fates if f.becomes}
+    passed = reader.index(sides.passed)
+    left = [
+        e
+        for e in passed.distinct
+        if e.text not in became and given.find(e) is None and received.find(e) is None
+    ]
+    same = {}
+    if left and reader.equivalences is not None:
+        news = [e for e in received.distinct if passed.find(e) is None and e.text not in became]
+        same = reader.equivalences.matches(left, news)
     return [
         Fate(e.type, e.text, missing, None, sides.complete and e.type in COUNTED, 0, 0)
-        for e in reader.index(sides.passed).distinct
-        if e.text not in became and given.find(e) is None and received.find(e) is None
+        for at, e in enumerate(left)
+        if at not in same
     ]
 
 
@@ -237,8 +254,10 @@ class _Reader:
         partition: Partition,
         contents: Mapping[str, Content],
         extractors: Sequence[EntityExtractor] = (),
+        equivalences: Equivalences | None = None,
     ) -> None:
         self._contents = contents
+        self.equivalences = equivalences
         self.extractors = extractors
         self._partition = partition
         self._models: dict[str, list[str]] = defaultdict(list)

@@ -32,6 +32,7 @@ from llmops_core.analysis.repair import Partition, Quality, repair
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from llmops_core.analysis.equivalence import Equivalences
     from llmops_core.scanner import EntityExtractor
     from llmops_core.span import Span
 
@@ -54,9 +55,16 @@ class Found(NamedTuple):
 class MultiAgent:
     """Adds up what it is given. Not safe for several threads; make one for each, or lock."""
 
-    def __init__(self, *, extractors: Iterable[EntityExtractor] = (), drift: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        extractors: Iterable[EntityExtractor] = (),
+        equivalences: Equivalences | None = None,
+        drift: bool = True,
+    ) -> None:
         self._aliases = Aliases()
         self._extractors = tuple(extractors)
+        self._equivalences = equivalences
         self._with_drift = drift
         self._agents = AgentTotals(self._aliases)
         self._edges = EdgeTotals()
@@ -102,7 +110,13 @@ class MultiAgent:
         self.quality += partition.quality
         drift: list[Drift] = []
         if contents and handoffs:
-            drift = drift_of(partition, handoffs, contents, extractors=self._extractors)
+            drift = drift_of(
+                partition,
+                handoffs,
+                contents,
+                extractors=self._extractors,
+                equivalences=self._equivalences,
+            )
             self._edges.add_drift(drift)
         return handoffs, drift
 

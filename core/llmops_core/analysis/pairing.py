@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from llmops_core.scanner import Entity
 
-__all__ = ["Left", "pair"]
+__all__ = ["Left", "family", "pair"]
 
 #: How many values of one type are compared with each other; further ones only by their place.
 _MOST: Final = 60
@@ -37,15 +37,15 @@ def pair(left: Sequence[Left], news: Sequence[Left]) -> dict[int, int]:
     """Return which of *left* became which of *news*, the likeliest first, one to one."""
     by_family: dict[str, list[int]] = defaultdict(list)
     for at, item in enumerate(news):
-        by_family[_family(item.entity)].append(at)
+        by_family[family(item.entity)].append(at)
     left_of: dict[str, int] = defaultdict(int)
     for item in left:
-        left_of[_family(item.entity)] += 1
+        left_of[family(item.entity)] += 1
     scored = []
     for at, item in enumerate(left):
-        family = _family(item.entity)
-        for other in by_family[family][:_MOST]:
-            alone = left_of[family] == 1 and len(by_family[family]) == 1
+        kind = family(item.entity)
+        for other in by_family[kind][:_MOST]:
+            alone = left_of[kind] == 1 and len(by_family[kind]) == 1
             score = _score(item, news[other], alone)
             if score > 0:
                 scored.append((-score, at, other))
@@ -58,7 +58,8 @@ def pair(left: Sequence[Left], news: Sequence[Left]) -> dict[int, int]:
     return paired
 
 
-def _family(entity: Entity) -> str:
+def family(entity: Entity) -> str:
+    """Return what values must share to become one another."""
     if (
         entity.type == "token"
     ):  # of the same type only, and by its place only: a hash is near to none
@@ -78,16 +79,16 @@ def _score(one: Left, other: Left, alone: bool) -> float:
     if near:
         return near
     named = other.label is not None and not _NEW & set(other.label.split())
-    if _family(one.entity) == "phrase" and other.entity.type == "phrase":
+    if family(one.entity) == "phrase" and other.entity.type == "phrase":
         # A list of things, each with its label: one of them is another thing now.
         return 0.2 if named and one.entity.type == "phrase" else 0
-    return 0.1 if named and alone and _family(one.entity) in ("money", "number") else 0
+    return 0.1 if named and alone and family(one.entity) in ("money", "number") else 0
 
 
 def _alike(one: Entity, other: Entity) -> bool:
     """Whether one may stand in the other's place: ids only where their letters and digits do."""
     if one.type != "id":
-        return (one.type == "name") == (other.type == "name") or _family(one) != "phrase"
+        return (one.type == "name") == (other.type == "name") or family(one) != "phrase"
     a, b = one.canonical, other.canonical
     return len(a) == len(b) and all(x.isdigit() == y.isdigit() for x, y in zip(a, b, strict=True))
 
@@ -95,14 +96,14 @@ def _alike(one: Entity, other: Entity) -> bool:
 def _nearness(one: Entity, other: Entity) -> float:
     """Return 1 for a small edit down to 0 for none, by the rules of the type."""
     a, b = one.canonical, other.canonical
-    family = _family(one)
+    kind = family(one)
     if one.type == "token":
         return 0.0
-    if family == "phrase":
+    if kind == "phrase":
         return _shared_word(a, b)
-    if family == "date":
+    if kind == "date":
         return _close_dates(a, b)
-    if family == "money":
+    if kind == "money":
         return _close_amounts(a, b)
     return _small_edit(a, b)
 

@@ -18,6 +18,7 @@ from typing import Final, Literal, NamedTuple
 
 from llmops_core.analysis.alignment import Gap, gaps
 from llmops_core.analysis.binding import swapped
+from llmops_core.analysis.equivalence import Equivalences
 from llmops_core.analysis.pairing import Left, pair
 from llmops_core.analysis.polarity import flipped
 from llmops_core.analysis.replaced import replaced_words
@@ -86,23 +87,33 @@ def compare(
     *,
     extractors: Iterable[EntityExtractor] = (),
     complete: bool = True,
+    equivalences: Equivalences | None = None,
 ) -> Comparison:
     """Compare what a text says with what became of it.
 
     ``complete=False`` says that the second text was cut by a capture limit: what is not found in it
-    is ``unknown``, never ``lost``.
+    is ``unknown``, never ``lost``. *equivalences* are asked about
+    what is left on both sides; what means the same is ``reformatted``.
     """
     extractors = tuple(extractors)
     a, b = TextIndex(first, extractors), TextIndex(second, extractors)
-    return compare_indices(a, b, complete=complete)
+    return compare_indices(a, b, complete=complete, equivalences=equivalences)
 
 
-def compare_indices(a: TextIndex, b: TextIndex, *, complete: bool = True) -> Comparison:
+def compare_indices(
+    a: TextIndex,
+    b: TextIndex,
+    *,
+    complete: bool = True,
+    equivalences: Equivalences | None = None,
+) -> Comparison:
     """Compare as :func:`compare` does, texts that are indexed already."""
     missing: Status = "lost" if complete else "unknown"
     fates, places, located, left = _matched(a, b)
     claimed = _Places(places)
     news = [e for e in b.distinct if a.find(e) is None and not claimed.overlap(e)]
+    if equivalences is not None:
+        left, news = _without_equivalents(left, news, equivalences, fates, places)
     holes = gaps(a.stems, b.stems)
     paired = pair(_left(a, left, holes, 0), _left(b, news, holes, 1)) if left and news else {}
     for at, entity in enumerate(left):
@@ -142,6 +153,25 @@ def _matched(
             places.append((match.start, match.end, status))
             located.append(entity._replace(start=match.start, end=match.end))
     return fates, places, located, left
+
+
+def _without_equivalents(
+    left: list[Entity],
+    news: list[Entity],
+    equivalences: Equivalences,
+    fates: list[Fate],
+    places: list[tuple[int, int, Status]],
+) -> tuple[list[Entity], list[Entity]]:
+    """Return the leftovers of both sides that do not mean the same, and note those that do."""
+    same = equivalences.matches(left, news)
+    for at, other in same.items():
+        fates.append(_fate(left[at], "reformatted", news[other].text))
+        places.append((news[other].start, news[other].end, "reformatted"))
+    matched = set(same.values())
+    return (
+        [e for at, e in enumerate(left) if at not in same],
+        [e for at, e in enumerate(news) if at not in matched],
+    )
 
 
 def _without_opening(a: TextIndex, b: TextIndex, entity: Entity) -> Found | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from llmops_core import StorageReader
+    from llmops_core.analysis.equivalence import Equivalences
     from llmops_core.analysis.multi_agent import MultiAgent
     from llmops_core.scanner import EntityExtractor
 
@@ -34,6 +35,12 @@ SessionOption = Annotated[str | None, typer.Option(help="Only this session.")]
 ExtractorOption = Annotated[
     list[str] | None,
     typer.Option("--extractor", metavar="NAME", help="Also entities of this plugin; repeatable."),
+]
+EquivalenceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--equivalence", metavar="NAME", help="Ask this plugin what means the same; repeatable."
+    ),
 ]
 
 
@@ -124,6 +131,10 @@ def drift(
         bool, typer.Option("--texts", help="Show both texts side by side, with what became of it.")
     ] = False,
     extractor: ExtractorOption = None,
+    equivalence: EquivalenceOption = None,
+    equivalence_calls: Annotated[
+        int, typer.Option(min=0, help="Calls of equivalences at most.")
+    ] = 1_000,
     storage: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -134,7 +145,8 @@ def drift(
     from llmops_core.cli.console import print_json
     from llmops_core.cli.worst import Worst
 
-    total = MultiAgent(extractors=_extractors(extractor or []))
+    equivalences = _equivalences(equivalence or [], equivalence_calls)
+    total = MultiAgent(extractors=_extractors(extractor or []), equivalences=equivalences)
     worst = Worst(limit)
     count = 0
     for table in _read(storage, session, since, content=True):
@@ -143,8 +155,12 @@ def drift(
             worst.add(row, everything)
     rows = worst.rows()
     if as_json:
-        print_json({"drift": plain(rows), "handoffs": count, **_quality(total)})
+        asked = {"equivalences": dict(equivalences.counts)} if equivalences else {}
+        print_json({"drift": plain(rows), "handoffs": count, **asked, **_quality(total)})
         return
+    if equivalences:
+        said = ", ".join(f"{name} {many:,}" for name, many in sorted(equivalences.counts.items()))
+        typer.echo(f"equivalences: {said or 'nothing to ask'}", err=True)
     if not rows:
         typer.echo(
             f"{count:,} handoffs lost, altered and added nothing." if count else "No handoffs here."
@@ -240,19 +256,31 @@ def _progress() -> Iterator[Any]:
 
 
 def _extractors(names: list[str]) -> list[EntityExtractor]:
-    from llmops_core.errors import ConfigError
-    from llmops_core.plugins import PluginHost
     from llmops_core.scanner import EntityExtractor
 
+    return _parts("entity_extractor", names, EntityExtractor, "an object with extract(text)")
+
+
+def _equivalences(names: list[str], calls: int) -> Equivalences | None:
+    from llmops_core.analysis.equivalence import Equivalence, Equivalences
+
+    expected = "an object with same(kind, first, second)"
+    made = _parts("equivalence", names, Equivalence, expected)
+    return Equivalences(made, calls=calls) if made else None
+
+
+def _parts(kind: str, names: list[str], protocol: Any, expected: str) -> list[Any]:
+    """Return registered parts by name; raise where one is not what its kind is."""
+    from llmops_core.errors import ConfigError
+    from llmops_core.plugins import PluginHost
+
     host = PluginHost()
-    found: list[EntityExtractor] = []
+    found = []
     for name in names:
-        made = host.part("entity_extractor", name)
-        if not isinstance(made, EntityExtractor):
-            raise ConfigError(
-                f"entity extractor {name!r} is of type {type(made).__name__}",
-                "an object with extract(text)",
-            )
+        made = host.part(kind, name)
+        if not isinstance(made, protocol):
+            said = kind.replace("_", " ")
+            raise ConfigError(f"{said} {name!r} is of type {type(made).__name__}", expected)
         found.append(made)
     return found
 
