@@ -20,8 +20,12 @@ NEEDS = {
 SAYS = {
     "fastapi_sessions": ["0 3 agent 3 llm 3 workflow", "19 3 agent 3 llm 3 workflow"],
     "human_in_the_loop": ["asked: a human", "◐ waits", "result: refunded", "approve"],
-    "judge_losses": ["100% lost ['#A-1001', 'Anna Berg']: yes", "not judged", "Bob Miller and Robert Miller",
-                     "2 calls to judge, 1 about"],
+    "judge_losses": [
+        "100% lost ['#A-1001', 'Anna Berg']: yes",
+        "not judged",
+        "Bob Miller and Robert Miller",
+        "2 calls to judge, 1 about",
+    ],
     "monitor_a_chain": ["Answer number 0", "'kind': 'tool', 'outcome': 'error', 'count': 1"],
     "monitor_a_graph": ["Paris.", "workflow editorial desk", "agent writer", "agent reviewer"],
     "own_collector": ["Why? Why not? 3 {'questions': 2.0}"],
