@@ -33,6 +33,28 @@ CrewAI is not part of the extra `all`: it takes 1 GB, and what it pins (pydantic
 before 3.14) holds the other packages back. It does install beside them.
 """
 
+SUITE = """
+## The handler suite
+
+Every framework plays the same fourteen small programs (`llmops_core.testing.SCENARIOS`), and each must
+yield the tree that the suite tells, as text. What a framework puts around a program of its own, as a
+crew its task and its agent, is told line by line and must come too; without those lines the tree is the
+suite's.
+
+| framework | played | not applicable |
+|---|---|---|
+| LangChain | 14 | |
+| CrewAI, latest | 13 | `abandoned` |
+| CrewAI, oldest | 12 | `abandoned`, `retry` |
+
+- `abandoned`, a reader that leaves a stream: CrewAI's bus tells nothing of it. For a crew whose reader
+  leaves after one piece it tells `crew_kickoff_started`, `task_started`, `agent_execution_started`,
+  `llm_call_started` and `llm_stream_chunk`, and then no more; a test records them. Its spans become
+  `incomplete` when the monitor closes.
+- `retry` in 1.13: the agent's second execution starts inside the first, which ends well, and
+  `llm_call_failed` brings a text alone. Neither the attempt nor the error's type is told.
+"""
+
 #: What tox calls a family of environments, by the package that it is about.
 FRAMEWORKS = {
     "LangChain": ("langchain", ("langchain-core", "langchain")),
@@ -96,7 +118,7 @@ def _pythons(tox: configparser.ConfigParser) -> list[str]:
 def page() -> str:
     """Return the page as it should be."""
     tox = _tox()
-    return HEAD + "\n".join([*_frameworks(tox), TAIL.rstrip(), *_pythons(tox)]) + "\n"
+    return HEAD + "\n".join([*_frameworks(tox), TAIL.rstrip(), *_pythons(tox)]) + "\n" + SUITE
 
 
 def main(arguments: list[str]) -> int:

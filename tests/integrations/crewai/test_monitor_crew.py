@@ -15,7 +15,6 @@ pytest.importorskip("crewai")
 from crewai.events.event_bus import crewai_event_bus
 from crewai.flow.flow import Flow, listen, start
 from crewai_kit import ScriptedLLM, act, agent, crew, final, task
-from crewai_scenarios import cancel_while_at_work
 
 from llmops_core import ConfigError, Monitor
 from llmops_integrations.crewai import CrewListener, monitor_crew
@@ -259,35 +258,6 @@ if hasattr(crewai_event_bus, "replay"):  # before 1.14 nothing is restored
             crewai_event_bus.replay(source, event)
             crewai_event_bus.flush()
         assert roots(spans) == ["first"]
-
-
-# ---- cancelled ----
-
-
-def test_a_crew_that_is_cancelled_in_a_block_is_cancelled(spans):
-    async def main() -> None:
-        with CrewListener(spans.monitor):
-            await cancel_while_at_work()
-
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(main())
-    threading.Event().wait(0.4)  # the model still answers, in its thread
-    tree = spans.tree()
-    assert tree == (
-        "workflow crew cancelled\n"
-        "  task t [a] cancelled\n"
-        "    agent a cancelled\n"
-        "      llm scripted-1 [a] cancelled\n"
-    )
-
-
-def test_a_crew_that_is_cancelled_without_a_block_is_incomplete(spans):
-    listener = CrewListener(spans.monitor).attach()
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(cancel_while_at_work())
-    listener.detach()
-    spans.monitor.close()
-    assert spans.monitor.stats()["spans"]["open"] == 0
 
 
 # ---- the end of the program ----
