@@ -40,6 +40,7 @@ BUILTINS: Final[dict[str, dict[str, str]]] = {
         "capacity": "llmops_core.collectors.capacity",
         "measure": "llmops_core.collectors.measure",
         "tokens": "llmops_core.collectors.tokens",
+        "tokenizer": "llmops_core.collectors.tokenizer",
         "latency": "llmops_core.collectors.latency",
         "cache": "llmops_core.collectors.cache",
     },
@@ -73,6 +74,10 @@ class Registry:
     def analyzer(self, name: str, factory: Factory) -> None:
         """Provide an analyzer: spans in, a table out."""
         self._add("analyzer", name, factory)
+
+    def tokenizer(self, name: str, factory: Factory) -> None:
+        """Provide a tokenizer for the collector ``tokenizer:NAME``."""
+        self._add("tokenizer", name, factory)
 
     def entity_extractor(self, name: str, factory: Factory) -> None:
         """Provide an entity extractor, which finds what the scanner has no pattern for."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmops_core.batch import SpanBatch
     from llmops_core.query import SpanQuery
 
-__all__ = ["Analyzer", "Collector", "Exporter", "Storage"]
+__all__ = ["Analyzer", "Collector", "Exporter", "Storage", "Tokenizer"]
 
 
 @runtime_checkable
@@ -84,6 +84,22 @@ class Collector(Protocol):
         measurement (numbers) or an attribute (text) of that name. Called on a helper thread, one
         batch at a time. Do not change the batch. If you raise, the batch goes on without your
         values and the failure is counted.
+        """
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Counts the tokens of texts for models that it knows; it may ask a network."""
+
+    def knows(self, model: str) -> bool:
+        """Whether it counts for this model. Called for each model call; must not wait."""
+
+    def count(self, text: str, model: str, seconds: float) -> int:
+        """Return the tokens of a text.
+
+        Called on a helper thread, one text at a time. Do not take longer than *seconds*. If you
+        raise, the failure is counted, the span goes on without your count, and you are left in
+        peace for a while.
         """
 
 

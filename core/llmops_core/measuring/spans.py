@@ -10,7 +10,7 @@ from llmops_core.measuring.request import Strategy
 from llmops_core.measuring.texts import text_of
 from llmops_core.span import Span
 
-__all__ = ["columns_of", "text_values", "token_values"]
+__all__ = ["columns_of", "part_cut", "text_values", "token_values"]
 
 
 def columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -29,8 +29,8 @@ def text_values(row: Span, measures: Sequence[str]) -> dict[str, Any]:
 
 
 def token_values(row: Span, strategy: Strategy) -> dict[str, Any]:
-    """Return tokens of input and output, and where they come from. What a provider told stays."""
-    if row.usage_source == "provider" or not wants_tokens(strategy, row.model):
+    """Return tokens of input and output, and where they come from. What was told or counted stays."""
+    if row.usage_source in ("provider", "counted") or not wants_tokens(strategy, row.model):
         return {}
     counts: dict[str, Any] = {}
     exact = True
@@ -41,7 +41,7 @@ def token_values(row: Span, strategy: Strategy) -> dict[str, Any]:
         tokens, metadata = count_tokens(text, row.model, strategy)
         if tokens is None:
             return {"usage_source": "missing"}
-        missing = _part_cut(row, side)
+        missing = part_cut(row, side)
         exact = exact and metadata.reliability is Reliability.EXACT and missing is None
         counts[f"{side}_tokens"] = tokens if missing is None else round(tokens * missing)
     if not counts:
@@ -49,7 +49,7 @@ def token_values(row: Span, strategy: Strategy) -> dict[str, Any]:
     return {**counts, "usage_source": "counted" if exact else "estimated"}
 
 
-def _part_cut(row: Span, side: str) -> float | None:
+def part_cut(row: Span, side: str) -> float | None:
     """Return how much larger the original was than what is stored; None if nothing was cut."""
     if not getattr(row, f"{side}_truncated"):
         return None
