@@ -48,15 +48,17 @@ if MONITORED:
     from llmops_core.journal.writer import Journal
     from llmops_core.storage.parquet import ParquetStorage
 
-    append = Journal.append
+    append = Journal.append_records
 
-    def told(self, spans):  # type: ignore[no-untyped-def]
-        size = append(self, spans)
-        say("j " + " ".join(span.span_id for span in spans))
-        journaled.update(span.span_id for span in spans)
+    def told(self, spans, first_seq, last_seq):  # type: ignore[no-untyped-def]
+        size = append(self, spans, first_seq, last_seq)
+        # The span id is the first column of a record.
+        ids = [span[0] if isinstance(span, tuple) else span.span_id for span in spans]
+        say("j " + " ".join(ids))
+        journaled.update(ids)
         return size
 
-    Journal.append = told  # type: ignore[method-assign]
+    Journal.append_records = told  # type: ignore[method-assign]
 
     class Dead(ParquetStorage):
         """A storage that is down, in one of three ways."""
