@@ -44,6 +44,11 @@ BUILTINS: Final[dict[str, dict[str, str]]] = {
         "latency": "llmops_core.collectors.latency",
         "cache": "llmops_core.collectors.cache",
     },
+    "analyzer": {
+        "agents": "llmops_core.analyzers",
+        "edges": "llmops_core.analyzers",
+        "drift": "llmops_core.analyzers",
+    },
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from llmops_core.cli.analyze_named import COMMAND, AnalyzeGroup, named
 from llmops_core.cli.options import JsonOption, SinceOption, StorageOption, moment
 
 if TYPE_CHECKING:
@@ -26,10 +27,13 @@ _BATCH_SPANS: Final = 20_000
 _BATCH_TRACES: Final = 500
 
 analyze = typer.Typer(
-    help="Analyse what several agents did: who, with whom, and what got lost.",
+    cls=AnalyzeGroup,
+    help="Analyse what several agents did: who, with whom, and what got lost."
+    " Any other NAME is an analyzer that a plugin registers.",
     no_args_is_help=True,
     add_completion=False,
 )
+analyze.command(name=COMMAND, hidden=True)(named)
 
 SessionOption = Annotated[str | None, typer.Option(help="Only this session.")]
 ExtractorOption = Annotated[

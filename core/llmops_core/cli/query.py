@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from llmops_core.query import Filter, SpanQuery
 
-__all__ = ["parse_condition", "parse_seconds", "query"]
+__all__ = ["answer_rows", "parse_condition", "parse_seconds", "print_answer", "query"]
 
 _DEFAULT_COLUMNS: Final = (
     "start_time,kind,name,agent,outcome,duration_ms,input_tokens,output_tokens,trace_id"
@@ -99,9 +99,9 @@ def query(
     if not grouped and shown != "all":
         table = answer.select(list(_names(shown)))
     if as_json:
-        print_json(_rows(table))
+        print_json(answer_rows(table))
     elif table.num_rows:
-        _print(table, _names(group_by))
+        print_answer(table, _names(group_by))
     else:
         typer.echo("No more spans." if page else "No span matches.")
     _tell_the_rest(asked, answer)
@@ -223,7 +223,7 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
+def answer_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Return rows for JSON: maps as objects, what JSON has no number for as null."""
     import math
 
@@ -247,13 +247,19 @@ _LATE: Final = ("trace_id", "start_time", "duration_ms")
 _LEAST, _MOST = 12, 60
 
 
-def _print(table: pa.Table, groups: tuple[str, ...]) -> None:
+def print_answer(
+    table: pa.Table,
+    groups: tuple[str, ...],
+    *,
+    wider: str = "name fewer with --columns, or add --json",
+) -> None:
+    """Print an answer for people."""
     import pyarrow as pa
 
     from llmops_core.cli.console import console
 
     short = console().is_terminal
-    rows = _rows(table)
+    rows = answer_rows(table)
     ids = short_ids([row["trace_id"] for row in rows]) if "trace_id" in table.column_names else {}
     columns = []
     for field in table.schema:
@@ -269,7 +275,7 @@ def _print(table: pa.Table, groups: tuple[str, ...]) -> None:
             )
         )
     cells = [[_cell(name, value, ids, short) for name, value in row.items()] for row in rows]
-    print_table(columns, cells, wider="name fewer with --columns, or add --json")
+    print_table(columns, cells, wider=wider)
 
 
 def _gives_way(name: str, groups: tuple[str, ...]) -> int:

@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from llmops_core.testing import CollectorConformance, ExporterConformance, StorageConformance
-from llmops_lines import CodeLines, LinesStorage, TextLines
+from llmops_core.testing import (
+    AnalyzerConformance,
+    CollectorConformance,
+    EntityExtractorConformance,
+    ExporterConformance,
+    StorageConformance,
+)
+from llmops_lines import CodeByAgent, CodeLines, CodePlaces, LinesStorage, TextLines
 
 
 class TestLinesStorage(StorageConformance):
@@ -26,3 +32,15 @@ class TestCodeLines(CollectorConformance):
     @pytest.fixture
     def collector(self) -> CodeLines:
         return CodeLines()
+
+
+class TestCodeByAgent(AnalyzerConformance):
+    @pytest.fixture
+    def analyzer(self) -> CodeByAgent:
+        return CodeByAgent()
+
+
+class TestCodePlaces(EntityExtractorConformance):
+    @pytest.fixture
+    def extractor(self) -> CodePlaces:
+        return CodePlaces()

@@ -10,7 +10,7 @@ import pytest
 
 from llmops_core import ConfigError, SpanQuery
 from llmops_core.testing import make_batch, make_span
-from llmops_lines import CodeLines, LinesStorage, TextLines
+from llmops_lines import CodeByAgent, CodeLines, CodePlaces, LinesStorage, TextLines
 
 
 def write(file: Path, *numbers: int) -> None:
@@ -64,6 +64,21 @@ def test_code_lines_are_those_inside_fences() -> None:
     text = "So:\n```python\nx = 1\ny = 2\n```\nDone."
     batch = make_batch([make_span(1, output=text), make_span(2)])
     assert CodeLines().collect(batch) == {"code_lines": [2.0, None]}
+
+
+def test_code_is_counted_by_agent() -> None:
+    said = "```\na\nb\n```"
+    spans = make_batch([
+        make_span(1, agent="coder", output=said),
+        make_span(2, agent="coder", output=said),
+        make_span(3, agent="talker", output="no code"),
+    ]).arrow  # fmt: skip
+    assert CodeByAgent().analyze(spans).to_pylist() == [{"agent": "coder", "code_lines": 4}]
+
+
+def test_a_place_in_code_is_a_file_and_a_line() -> None:
+    text = "fails in main.py:12, says Ann at 10:30"
+    assert [text[start:end] for _, start, end in CodePlaces().extract(text)] == ["main.py:12"]
 
 
 @pytest.mark.parametrize("make", [lambda: LinesStorage.from_url("lines:"), lambda: TextLines("")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmops_core import SpanBatch
 
-__all__ = ["CodeLines"]
+__all__ = ["CodeLines", "count_code_lines"]
 
 _FENCE = "```"
 
@@ -14,10 +14,15 @@ class CodeLines:
 
     def collect(self, batch: SpanBatch) -> dict[str, list[float | None]]:
         """Return one number a span; None where there is no output."""
-        return {"code_lines": [None if s.output is None else _count(s.output) for s in batch.rows]}
+        return {
+            "code_lines": [
+                None if s.output is None else count_code_lines(s.output) for s in batch.rows
+            ]
+        }
 
 
-def _count(text: str) -> float:
+def count_code_lines(text: str) -> float:
+    """Return how many lines stand inside code fences."""
     inside, found = False, 0
     for line in text.splitlines():
         if line.lstrip().startswith(_FENCE):
