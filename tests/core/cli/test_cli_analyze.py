@@ -13,6 +13,7 @@ import pytest
 from llmops_core import SpanBatch, open_storage
 from llmops_core.cli import analyze
 from llmops_core.plugins import PluginHost
+from llmops_core.storage import memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +33,15 @@ Trace = _load_desk().Trace
 TRACES = 8
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> str:
+@pytest.fixture(params=["parquet", "memory"])
+def desk(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Eight traces: each loses the order number, the first drops a handoff, the last is a loop."""
-    url = f"parquet:{tmp_path / 'desk'}"
+    url = "memory:"
+    if request.param == "parquet":
+        url = f"parquet:{tmp_path / 'desk'}"
+    else:  # of another process it is always empty: here each command opens this one
+        held = memory.MemoryStorage()
+        monkeypatch.setattr(memory, "_make", lambda url: held)
     spans = []
     for number in range(1, TRACES + 1):
         trace = Trace(number)
