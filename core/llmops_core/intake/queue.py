@@ -112,6 +112,9 @@ class IntakeQueue:
             self._items.append(event)
             self._bytes += event[6]
         if self.idle:
+            # At once, and not when the thread has got the interpreter: until then, each event of a
+            # busy host would wake it again. Before the wake-up, or a wait that follows is not seen.
+            self.idle = False
             self.wake()
 
     def put_control(self, control: object) -> None:
