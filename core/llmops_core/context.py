@@ -18,6 +18,8 @@ from time import time_ns
 from types import TracebackType
 from typing import Any, Final
 
+import msgspec
+
 __all__ = [
     "ACTIVE",
     "SESSION",
@@ -47,25 +49,16 @@ _VERSION: Final = 7 << 76 | 2 << 62
 _RANDOM: Final = ((1 << 80) - 1) & ~(0xF << 76 | 3 << 62)
 
 
-class ActiveCall:
-    """A decorated call that is open. ``outer``: the framework's own run around it, if any."""
+class ActiveCall(msgspec.Struct, eq=False):
+    """A decorated call that is open. A struct, as one is made on the caller's thread at each call."""
 
-    __slots__ = ("above", "outer", "parent", "recorder", "run_id", "token")
-
-    def __init__(
-        self,
-        run_id: int,
-        parent: int | None,
-        recorder: object,
-        outer: int | None,
-        above: ActiveCall | None,
-    ) -> None:
-        self.run_id = run_id
-        self.parent = parent
-        self.recorder = recorder
-        self.outer = outer
-        self.above = above
-        self.token: Token[ActiveCall | None] | None = None
+    run_id: int
+    parent: int | None
+    recorder: Any
+    #: The framework's own run around it, if any.
+    outer: int | None
+    above: ActiveCall | None
+    token: Token[ActiveCall | None] | None = None
 
 
 ACTIVE: Final[ContextVar[ActiveCall | None]] = ContextVar("llmops_call", default=None)

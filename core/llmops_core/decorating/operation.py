@@ -27,8 +27,8 @@ _CANCELLED_MODULES: Final = ("asyncio", "concurrent", "builtins")
 class Operation:
     """One decorated function: what is recorded of its calls."""
 
-    __slots__ = ("arguments", "attributes", "collectors", "fixed", "kind", "model", "name",
-                 "session_from", "trace_from")  # fmt: skip
+    __slots__ = ("_child", "_end", "_has_ids", "_ok", "_only", "_root", "arguments", "attributes",
+                 "collectors", "fixed", "kind", "model", "name", "session_from", "trace_from")  # fmt: skip
 
     def __init__(
         self,
@@ -54,6 +54,20 @@ class Operation:
         self.collectors = collectors
         self.session_from = session_from
         self.trace_from = trace_from
+        self._has_ids = session_from is not None or trace_from is not None
+        #: One parameter, and no ``self`` to leave out.
+        self._only = arguments.is_single and arguments.first == 0
+        # What is the same in each call is put together once: a copy is cheaper.
+        self._end: dict[str, Any] = {"name": name} if kind is None else {"name": name, "kind": kind}
+        self._ok = {**self._end, "outcome": "ok"}
+        self._root = self._start_fields("workflow")
+        self._child = self._start_fields("chain")
+
+    def _start_fields(self, kind: str) -> dict[str, Any]:
+        fields = {"kind": self.kind or kind, "name": self.name, "framework": FRAMEWORK}
+        if self.attributes is not None:
+            fields["attributes"] = self.attributes  # type: ignore[assignment]
+        return {**fields, **self.model}
 
     # ---- starts ----
 
@@ -85,24 +99,21 @@ class Operation:
 
     def start(self, call: ActiveCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record the start of a call that was placed."""
-        recorder: Any = call.recorder
+        recorder = call.recorder
         parent = call.parent
-        fields: dict[str, Any] = {
-            "kind": self.kind or ("workflow" if parent is None else "chain"),
-            "name": self.name,
-            "framework": FRAMEWORK,
-            "input": recorder.freeze(self.arguments.content(args, kwargs)),
-        }
-        if self.attributes is not None:
-            fields["attributes"] = self.attributes
-        if self.model:
-            fields.update(self.model)
-        session = SESSION.get()
-        if session is not None:
-            fields["session_id"] = session[0]
-            if session[1] is not None:
-                fields["user_id"] = session[1]
-        if self.session_from is not None or self.trace_from is not None:
+        if self._only and not kwargs and len(args) == 1:  # the most common call
+            content = args[0]
+        else:
+            content = self.arguments.content(args, kwargs)
+        fields = (self._root if parent is None else self._child).copy()
+        fields["input"] = recorder.freeze(content)
+        if parent is not None or self._has_ids:  # of a root the recorder sees to it
+            session = SESSION.get()
+            if session is not None:
+                fields["session_id"] = session[0]
+                if session[1] is not None:
+                    fields["user_id"] = session[1]
+        if self._has_ids:
             self._add_ids(fields, parent, args, kwargs)
         if parent is not None and parent == call.outer:
             # A framework that tells its runs late, as CrewAI does, may tell this one's parent later.
@@ -156,8 +167,10 @@ class Operation:
             self.leave(call)
             if self.collectors:
                 keep_live(span_id_of(call.run_id), self.collectors, result, args, kwargs or {})
-            recorder: Any = call.recorder
-            self.end(call, {"outcome": "ok", "output": recorder.freeze(result)})
+            recorder = call.recorder
+            fields = self._ok.copy()
+            fields["output"] = recorder.freeze(result)
+            recorder.end(call.run_id, call.parent, fields)
         except Exception as error:
             self._report("finish", error)
 
@@ -174,11 +187,7 @@ class Operation:
 
     def end(self, call: ActiveCall, fields: dict[str, Any]) -> None:
         """Record the end of a call."""
-        recorder: Any = call.recorder
-        fields["name"] = self.name
-        if self.kind is not None:
-            fields["kind"] = self.kind
-        recorder.end(call.run_id, call.parent, fields)
+        call.recorder.end(call.run_id, call.parent, {**self._end, **fields})
 
     def enter(self, call: ActiveCall) -> None:
         """Make a call the active one again: its generator runs on."""
