@@ -1,7 +1,9 @@
 """What a decorated call costs its caller, in CPU time of the calling thread, interleaved in one run.
 
 Variants: the bare function; a minimal span (ids, two clock readings and a context variable, appended
-to a list); an OpenTelemetry span with a batch processor whose exporter drops everything; ours. The
+to a list); an OpenTelemetry span with a batch processor whose exporter drops everything; where it is
+installed, llamonitor-async with a backend that drops everything (its writer works in the caller's event
+loop, until nothing waits); ours. The
 calling thread's own CPU time is read, and the process's too: what other threads do for it. Prints
 the median of the rounds, microseconds a call above the bare function::
 
@@ -84,6 +86,55 @@ def opentelemetry(function: Function) -> Function | None:
     return call
 
 
+class NowhereBackend:
+    """Drops what llamonitor-async would store."""
+
+    async def initialize(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def write_batch(self, events: list[Any]) -> None:
+        """Drop them."""
+
+    write_event = write_batch
+
+    def supports_batch_writes(self) -> bool:
+        return True
+
+
+def llamonitor(function: Function) -> Callable[[Function], tuple[float, float]] | None:
+    """Return what runs a block of calls of llamonitor-async; None where it is not installed."""
+    try:
+        from llmops_monitoring import MonitorConfig, MonitoringWriter, monitor_llm
+    except ImportError:
+        return None
+
+    async def backend(writer: Any) -> NowhereBackend:
+        return NowhereBackend()
+
+    MonitoringWriter._create_backend = backend
+    decorated = monitor_llm()(function)
+
+    async def calls() -> None:
+        MonitoringWriter._instance = None  # each loop has a writer of its own
+        writer = MonitoringWriter(MonitorConfig(max_queue_size=2 * CALLS))
+        await writer.start()
+        for _ in range(CALLS):
+            await decorated(TEXT)
+        await writer.queue.join()
+        await writer.stop()
+
+    def run(_: Function) -> tuple[float, float]:
+        thread, process = time.thread_time_ns(), time.process_time_ns()
+        asyncio.run(calls())
+        spent = time.thread_time_ns() - thread
+        return spent / CALLS / 1000, (time.process_time_ns() - process) / CALLS / 1000
+
+    return run
+
+
 def block(function: Function) -> tuple[float, float]:
     """Run one block of calls; return microseconds a call of this thread, and of the process."""
     thread, process = time.thread_time_ns(), time.process_time_ns()
@@ -116,6 +167,9 @@ def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
     }
     variants: dict[str, tuple[Any, Function]] = {n: (block, f) for n, f in plain.items() if f}
     variants["undecorated, async"] = (ablock, awork)
+    theirs = llamonitor(awork)
+    if theirs is not None:
+        variants["llamonitor-async, async"] = (theirs, awork)
     variants["ours, async"] = (ablock, monitor_llm(monitor=monitor)(awork))
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     for number in range(rounds + 1):
@@ -140,10 +194,10 @@ def main() -> None:
         name: tuple(statistics.median(column) for column in zip(*spent, strict=True))
         for name, spent in found.items()
     }
-    print(f"{'':<20}{'caller, µs a call':>20}{'whole process':>16}")
+    print(f"{'':<25}{'caller, µs a call':>20}{'whole process':>16}")
     for name, (caller, process) in medians.items():
         base = medians["undecorated, async" if "async" in name else "undecorated"]
-        print(f"{name:<20}{caller - base[0]:>20.2f}{process - base[1]:>16.2f}")
+        print(f"{name:<25}{caller - base[0]:>20.2f}{process - base[1]:>16.2f}")
     if "OpenTelemetry" in medians:
         bare = medians["undecorated"][0]
         ratio = (medians["ours"][0] - bare) / (medians["OpenTelemetry"][0] - bare)
