@@ -36,16 +36,20 @@ before 3.14) holds the other packages back. It does install beside them.
 SUITE = """
 ## The handler suite
 
-Every framework plays the same fourteen small programs (`llmops_core.testing.SCENARIOS`), and each must
-yield the tree that the suite tells, as text. What a framework puts around a program of its own, as a
-crew its task and its agent, is told line by line and must come too; without those lines the tree is the
-suite's.
+Every framework plays the same small programs, and each must yield the tree that the suite tells, as
+text: fourteen of models, tools and workflows (`llmops_core.testing.SCENARIOS`), three of agents and
+pauses (`AGENT_SCENARIOS`). What a framework puts around a program of its own, as a crew its task and a
+graph its node, is told line by line and must come too; without those lines, and with the names that the
+framework gives, the tree is the suite's.
 
 | framework | played | not applicable |
 |---|---|---|
 | LangChain | 14 | |
 | CrewAI, latest | 13 | `abandoned` |
 | CrewAI, oldest | 12 | `abandoned`, `retry` |
+| agents: LangGraph | 3 | |
+| agents: CrewAI, latest | 3 | |
+| agents: CrewAI, oldest | 2 | `interrupt` |
 
 - `abandoned`, a reader that leaves a stream: CrewAI's bus tells nothing of it. For a crew whose reader
   leaves after one piece it tells `crew_kickoff_started`, `task_started`, `agent_execution_started`,
@@ -53,6 +57,8 @@ suite's.
   `incomplete` when the monitor closes.
 - `retry` in 1.13: the agent's second execution starts inside the first, which ends well, and
   `llm_call_failed` brings a text alone. Neither the attempt nor the error's type is told.
+- `interrupt` in 1.13: a flow that is resumed tells no `flow_started`, only how its methods go on; the
+  pause itself is recorded.
 """
 
 #: What tox calls a family of environments, by the package that it is about.

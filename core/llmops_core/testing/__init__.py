@@ -23,11 +23,18 @@ from llmops_core.testing.analyzer import AnalyzerConformance
 from llmops_core.testing.collector import CollectorConformance
 from llmops_core.testing.exporter import ExporterConformance
 from llmops_core.testing.extractor import EntityExtractorConformance
-from llmops_core.testing.handler import SCENARIOS, HandlerConformance, Reply, Scenario
+from llmops_core.testing.handler import (
+    AGENT_SCENARIOS,
+    SCENARIOS,
+    HandlerConformance,
+    Reply,
+    Scenario,
+)
 from llmops_core.testing.spans import full_span, make_batch, make_span
 from llmops_core.testing.storage import StorageConformance
 
 __all__ = [
+    "AGENT_SCENARIOS",
     "SCENARIOS",
     "AnalyzerConformance",
     "CollectorConformance",

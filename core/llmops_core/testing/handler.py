@@ -25,7 +25,7 @@ from llmops_core import Monitor
 from llmops_core.testing.around import whole, without_added
 from llmops_core.testing.fixtures import CapturedSpans
 
-__all__ = ["SCENARIOS", "HandlerConformance", "Reply", "Scenario"]
+__all__ = ["AGENT_SCENARIOS", "SCENARIOS", "HandlerConformance", "Reply", "Scenario"]
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,57 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     ),
 )
 
+#: For frameworks that have agents, and pauses that another process may end.
+AGENT_SCENARIOS: Final[tuple[Scenario, ...]] = (
+    Scenario(
+        name="nested_agents",
+        about="In a workflow named team the agent boss has the agent worker as a tool, and asks it.",
+        replies=(Reply("It is 4."), Reply("The worker says 4.")),
+        expected=(
+            "workflow team ok\n"
+            "  agent boss ok\n"
+            "    llm scripted-1 [boss] ok 12+3 tokens\n"
+            "    tool ask_worker [boss] ok\n"
+            "      agent worker ok\n"
+            "        llm scripted-1 [worker] ok 12+3 tokens\n"
+            "    llm scripted-1 [boss] ok 12+3 tokens\n"
+            "  handoff boss → worker [boss] -> worker by tool handed_off\n"
+        ),
+    ),
+    Scenario(
+        name="handoff",
+        about="In a workflow named press the agent writer works, and then the agent editor on it.",
+        replies=(Reply("A draft."), Reply("A text.")),
+        expected=(
+            "workflow press ok\n"
+            "  agent writer ok\n"
+            "    llm scripted-1 [writer] ok 12+3 tokens\n"
+            "  handoff writer → editor [writer] -> editor by edge handed_off\n"
+            "  agent editor ok\n"
+            "    llm scripted-1 [editor] ok 12+3 tokens\n"
+        ),
+    ),
+    Scenario(
+        name="interrupt",
+        about="A workflow named review: draft asks a person and pauses; resumed, publish follows.",
+        question="Is this fine?",
+        session="review-7",
+        expected=(
+            "workflow review interrupted session=review-7\n"
+            "  task draft interrupted\n"
+            "workflow review ok session=review-7\n"
+            "  task draft ok\n"
+            "  task publish ok\n"
+        ),
+    ),
+)
+
 
 class HandlerConformance:
     """Plays every scenario with one framework and compares trees. Needs the fixture ``spans``."""
 
+    #: What is played. A second class with ``AGENT_SCENARIOS`` plays those.
+    scenarios: ClassVar[tuple[Scenario, ...]] = SCENARIOS
     #: Scenarios that the framework has no way to play, each with the reason.
     unsupported: ClassVar[Mapping[str, str]] = {}
     #: Whole trees of scenarios that the framework cannot play bare, by name, with ``+`` before each
@@ -171,7 +218,7 @@ class HandlerConformance:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one test of each scenario that the framework has; the others are not collected."""
         if "scenario" in metafunc.fixturenames:
-            played = [s for s in SCENARIOS if s.name not in self.unsupported]
+            played = [s for s in self.scenarios if s.name not in self.unsupported]
             metafunc.parametrize("scenario", played, ids=[s.name for s in played])
 
     def test_the_tree_is_as_told(self, scenario: Scenario, spans: CapturedSpans) -> None:

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from crewai.events.event_bus import crewai_event_bus
-from crewai.flow.flow import Flow, start
+from crewai.flow.async_feedback.types import HumanFeedbackPending
+from crewai.flow.flow import Flow, listen, start
+from crewai.flow.human_feedback import human_feedback
+from crewai.flow.persistence import SQLiteFlowPersistence
 from crewai.llms.base_llm import llm_call_context
 from crewai.tools import tool
 from crewai_kit import ScriptedLLM, agent, call, crew, final, task
@@ -199,6 +202,49 @@ def cancelled(scenario: Any) -> None:
     asyncio.run(cancel(scenario))
 
 
+# ---- agents and pauses ----
+
+
+def nested_agents(scenario: Any) -> Any:
+    """Delegation: CrewAI makes the tool of the coworker."""
+    inner, outer = (reply.text for reply in scenario.replies)
+    ask = call("delegate_work_to_coworker", task="add", context="2 + 2", coworker="worker")
+    model = model_of(scenario, ask, outer, native=True)
+    boss = agent("boss", llm=model, allow_delegation=True)
+    worker = agent("worker", llm=model_of(scenario, final(inner)))
+    return crew(task("ask", boss), agents=[boss, worker], name="team").kickoff().raw
+
+
+def handoff(scenario: Any) -> Any:
+    """A task's output is the next one's context."""
+    first, second = (model_of(scenario, final(reply.text)) for reply in scenario.replies)
+    tasks = task("draft", agent("writer", llm=first)), task("edit", agent("editor", llm=second))
+    return crew(*tasks, name="press").kickoff().raw
+
+
+def interrupt(scenario: Any) -> Any:
+    """A flow waits for a person, and another object of its class goes on."""
+
+    class Later:
+        def request_feedback(self, context: Any, flow: Any) -> str:
+            raise HumanFeedbackPending(context=context)
+
+    class review(Flow):  # type: ignore[type-arg]
+        @start()
+        @human_feedback(message=scenario.question, provider=Later())
+        def draft(self) -> str:
+            return "a draft"
+
+        @listen(draft)
+        def publish(self, result: Any) -> str:
+            return f"published: {result.feedback}"
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept = SQLiteFlowPersistence(f"{folder}/flows.db")
+        paused = review(persistence=kept).kickoff()
+        return review.from_pending(paused.context.flow_id, kept).resume("very fine")
+
+
 async def leave_a_stream() -> str:
     """Stream a crew, and leave after one piece. No scenario of the suite: see test_conformance."""
     model = HangingLLM(pieces=True)
@@ -225,4 +271,7 @@ PLAYS: Final[dict[str, Callable[[Any], Any]]] = {
     "fallback": fallback,
     "cancelled": cancelled,
     "session": session,
+    "nested_agents": nested_agents,
+    "handoff": handoff,
+    "interrupt": interrupt,
 }
