@@ -79,16 +79,26 @@ def handoffs_of(partition: Partition, aliases: Aliases) -> list[Handoff]:
 
 
 def loops_of(handoffs: Sequence[Handoff]) -> list[Loop]:
-    """Return the stretches in which two agents alternate at least four handoffs, one partition's."""
+    """Return the stretches in which two agents alternate at least four handoffs, one partition's.
+
+    An agent that gives one run several of its outputs, as crews do with all that was said before, has
+    taken one turn.
+    """
     loops: list[Loop] = []
     run: list[Handoff] = []
     for handoff in sorted(handoffs, key=lambda h: (h.start, h.to_event)):
+        if run and _turn(handoff) == _turn(run[-1]):
+            continue
         turned = run and (handoff.source, handoff.target) == (run[-1].target, run[-1].source)
         if not turned:
             loops += _loop(run)
             run = []
         run.append(handoff)
     return loops + _loop(run)
+
+
+def _turn(handoff: Handoff) -> tuple[str, str, str]:
+    return handoff.source, handoff.target, handoff.to_event
 
 
 def _loop(run: list[Handoff]) -> list[Loop]:

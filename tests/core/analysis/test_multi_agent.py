@@ -126,6 +126,18 @@ def test_agents_that_send_work_back_and_forth_are_a_loop_and_bounce() -> None:
     assert edges["a", "b"].loops == 1
 
 
+def test_several_outputs_that_one_run_is_given_are_one_turn_of_a_loop() -> None:
+    trace = Trace()
+    for turn in range(5):
+        source, target = "ab"[(turn - 1) % 2], "ab"[turn % 2]
+        for _ in range((turn + 1) // 2):
+            trace.handoff(source, target)
+        trace.agent(target, "again", "once more")
+    found = MultiAgent().add_spans(trace.spans)
+    assert len(found.handoffs) == 6
+    assert [(loop.agents, loop.turns) for loop in found.loops] == [(("a", "b"), 4)]
+
+
 def test_what_was_repaired_is_counted_and_lowers_the_score() -> None:
     clean = trace_of(1, "billing_agent", "writer")
     total = MultiAgent()

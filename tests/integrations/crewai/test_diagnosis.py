@@ -72,3 +72,71 @@ def test_a_manager_that_delegates_without_the_order_number_is_told(spans):
     assert "#A-10423" in {lost.value for lost in down[0].lost}
     assert "Anna Berg" in down[0].kept
     assert [h.status for h in found.handoffs if h.target == "shipping"] == ["ok"]
+
+
+def test_a_sequential_crew_whose_agents_send_the_work_back_and_forth_is_a_loop(spans):
+    names = ["draft", "check"]
+    agents = [agent(name, *[final("Once more, please.")] * 3) for name in names]
+    tasks = [task(f"turn {turn}", agents[turn % 2]) for turn in range(5)]
+    found = diagnosed(spans, crew(*tasks).kickoff)
+    # A task is given all outputs before it, so later runs get several of one agent's.
+    assert len(found.handoffs) == 6
+    assert [(loop.agents, loop.turns) for loop in found.loops] == [(("check", "draft"), 4)]
+
+
+def test_a_sequential_crew_that_takes_turns_once_is_no_loop(spans):
+    agents = [agent(name, final("Fine.")) for name in ("draft", "check", "print")]
+    found = diagnosed(spans, crew(*(task(f"t{at}", one) for at, one in enumerate(agents))).kickoff)
+    assert len(found.handoffs) == 3
+    assert found.loops == []
+
+
+def test_a_delegation_to_a_coworker_that_does_not_exist_is_dropped(spans):
+    delegates = act(
+        "Delegate work to coworker",
+        task="Find order #A-10423.",
+        context="Anna Berg waits for it.",
+        coworker="shiping",
+    )
+    boss = ScriptedLLM(replies=[delegates, final("I could not ask anybody.")])
+    team = crew(
+        task("ask", description="Anna Berg asks where order #A-10423 is."),
+        agents=[agent("shipping"), agent("billing")],
+        process=Process.hierarchical,
+        manager_llm=boss,
+    )
+    found = diagnosed(spans, team.kickoff)
+    dropped = [(h.target, h.status) for h in found.handoffs if not h.confirmed]
+    assert dropped == [("shiping", "failed")]
+    assert all(run.agent != "shipping" for run in found.runs)
+
+
+def test_a_sequential_crew_that_hands_over_to_nobody_and_goes_on_has_dropped_it(spans):
+    asks = act(
+        "Delegate work to coworker",
+        task="Find order #A-10423.",
+        context="Anna Berg waits for it.",
+        coworker="warehouse",
+    )
+    triage = agent("triage", asks, final("Nobody knows."), allow_delegation=True)
+    first = task("sort", triage, description="Anna Berg asks where order #A-10423 is.")
+    second = task("answer", agent("shipping", final("Sorry.")), context=[first])
+    found = diagnosed(spans, crew(first, second).kickoff)
+    assert [(h.source, h.target, h.status, h.confirmed) for h in found.handoffs] == [
+        ("triage", "warehouse", "failed", False), ("triage", "shipping", "ok", True),
+    ]  # fmt: skip
+
+
+def test_a_sequential_crew_whose_next_agent_breaks_has_a_failed_handoff(spans):
+    broken = agent("shipping", ConnectionError("the model is down"))
+    first = task("sort", agent("triage", final("order #A-10423")))
+    second = task("answer", broken, context=[first])
+
+    def kickoff():
+        with pytest.raises(Exception, match="the model is down"):
+            crew(first, second).kickoff()
+
+    found = diagnosed(spans, kickoff)
+    assert [(h.source, h.target, h.status) for h in found.handoffs] == [
+        ("triage", "shipping", "failed"),
+    ]  # fmt: skip
