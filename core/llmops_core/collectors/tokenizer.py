@@ -141,7 +141,7 @@ def _make(registry: Registry, argument: str) -> TokenizerCollector:
         raise ConfigError(
             f"tokenizer {name!r} is a {type(made).__name__}", "expected one with knows and count"
         )
-    return TokenizerCollector(made)
+    return TokenizerCollector(made, batch_seconds=BATCH_SECONDS)
 
 
 @hookimpl
