@@ -129,6 +129,7 @@ def test_a_published_collector_gets_the_calls_own_objects(spans: CapturedSpans) 
             return super().collect(result, args, kwargs, context)
 
     CollectorRegistry.register("my_custom", Looks)
+    kept = published.live_calls()  # those of other tests, whose collectors still run
 
     @monitor_llm(collectors=["my_custom"], session_id_from="session", monitor=spans.monitor)
     def answer(prompt: str, *, session: str) -> dict[str, str]:
@@ -150,7 +151,7 @@ def test_a_published_collector_gets_the_calls_own_objects(spans: CapturedSpans) 
     assert result is made
     assert (args, kwargs) == (("a",), {"session": "s-1"})
     assert (context["operation_name"], context["span_id"]) == ("answer", span.span_id)
-    assert published.live_calls() == 0
+    assert published.live_calls() <= kept
 
 
 @pytest.mark.parametrize("given", [Words, Words()])
