@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llmops_core import SpanBatch, open_storage
+from llmops_core import Registry, Span, SpanBatch, hookimpl, open_storage
 from llmops_core.cli import analyze
 from llmops_core.plugins import PluginHost
 from llmops_core.storage import memory
@@ -31,6 +31,17 @@ def _load_desk():
 
 Trace = _load_desk().Trace
 TRACES = 8
+
+
+def store(url: str, spans: list[Span]) -> None:
+    storage: Any = PluginHost().storage(url)
+
+    async def write() -> None:
+        await storage.open()
+        await storage.write(SpanBatch(spans, writer_id="w", first_seq=1, last_seq=len(spans)))
+        await storage.close()
+
+    asyncio.run(write())
 
 
 @pytest.fixture(params=["parquet", "memory"])
@@ -56,14 +67,7 @@ def desk(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
             trace.handoff("router", "billing")
             trace.agent("billing", "again", "x")
         spans += trace.spans
-    storage: Any = PluginHost().storage(url)
-
-    async def write() -> None:
-        await storage.open()
-        await storage.write(SpanBatch(spans, writer_id="w", first_seq=1, last_seq=len(spans)))
-        await storage.close()
-
-    asyncio.run(write())
+    store(url, spans)
     return url
 
 
@@ -127,6 +131,43 @@ def test_an_extractor_that_nobody_registers_is_an_error(llmops: Call, desk: str)
     ran = llmops("analyze", "drift", "--extractor", "spacy", "--storage", desk)
     assert ran.code == 2
     assert "unknown entity_extractor 'spacy'" in ran.err
+
+
+class Nicknames:
+    """An equivalence that knows one pair, and fails for amounts."""
+
+    name = "nicknames"
+
+    def same(self, kind: str, first: str, second: str) -> bool:
+        if kind == "money":
+            raise ValueError(first)
+        return (first, second) == ("Bob Miller", "Robert Miller")
+
+    @hookimpl
+    def llmops_register(self, registry: Registry) -> None:
+        registry.equivalence("nicknames", lambda argument: self)
+
+
+@pytest.mark.parametrize(("calls", "same"), [("10", True), ("0", False)])
+def test_a_plugin_says_what_means_the_same_within_a_budget(
+    llmops: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: str, same: bool
+) -> None:
+    trace = Trace(1)
+    trace.agent("router", "asked by Bob Miller for $40", "x")
+    trace.handoff("router", "billing")
+    trace.agent("billing", "asked by Robert Miller for $90", "x")
+    url = f"parquet:{tmp_path / 'names'}"
+    store(url, trace.spans)
+    host = PluginHost([Nicknames()])
+    monkeypatch.setattr("llmops_core.plugins.PluginHost", lambda: host)
+    options = ("--equivalence", "nicknames", "--equivalence-calls", calls, "--storage", url)
+    found = json.loads(llmops("analyze", "drift", "--json", *options).out)
+    renamed = [(c["value"], c["becomes"]) for c in found["drift"][0]["reformatted"]]
+    assert renamed == ([("Bob Miller", "Robert Miller")] if same else [])
+    counted = {"calls": 2, "same": 1, "failed:ValueError": 1} if same else {"over_budget": 2}
+    assert found["equivalences"] == counted
+    said = llmops("analyze", "drift", *options).err
+    assert "equivalences: calls 2" in said if same else "over_budget 2" in said
 
 
 def test_traces_are_read_whole_in_bounded_batches(
