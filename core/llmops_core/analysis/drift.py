@@ -242,7 +242,7 @@ def _unsupported(
     return tuple(
         value
         for value in dict.fromkeys(f.value for f in fates if f.value in added)
-        if value in news and not reader.supports(news[value], handoff.start)
+        if value in news and not reader.supports(news[value], reader.received_at(handoff))
     )
 
 
@@ -291,6 +291,13 @@ class _Reader:
             readable(received[0]),
             not received[1],
         )
+
+    def received_at(self, handoff: Handoff) -> float:
+        """Return when the target received its work: branches beside the source told it more."""
+        target = self._runs.get(handoff.target_span or "")
+        recorded = self._partition.events.get(handoff.span_id or "")
+        ended = recorded.end if recorded is not None else handoff.start
+        return max(handoff.start, ended, target.start if target is not None else 0.0)
 
     def later(self, handoff: Handoff) -> Sequence[Later]:
         """Return what tools were asked and models said after a handoff, in order."""

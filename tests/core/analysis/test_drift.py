@@ -57,6 +57,20 @@ def test_what_nobody_said_is_unsupported_and_what_a_tool_returned_is_not() -> No
     assert row.added == ("#B-20001",)
 
 
+def test_what_a_branch_found_between_asking_and_receiving_is_supported() -> None:
+    trace = Trace()
+    trace.agent("billing", "refund Anna Berg", "it may be refunded")
+    asked = trace.clock
+    trace.agent("shipping", "where is it?", "found", tools={"find_orders": "order #A-0977"})
+    trace.add(
+        "handoff", "billing → approve", trace.root, 30, agent="billing", target_agent="approve",
+        handoff_mechanism="command", handoff_confirmed=True, outcome="handed_off", start_time=asked,
+        input="refund Anna Berg", output="refund Anna Berg, order #A-0977",
+    )  # fmt: skip
+    (row,) = [r for r in MultiAgent().add_spans(trace.spans).drift if r.target == "approve"]
+    assert row.added == ()
+
+
 def test_a_loss_that_is_fetched_again_is_harmful() -> None:
     trace = Trace()
     trace.agent("router", ASKED, "x")
