@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import tempfile
 import threading
@@ -514,14 +513,6 @@ def _error_of(run: Callable[[], Any]) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "no error"
-
-
-async def cancel_while_at_work(seconds: float = 0.3) -> None:
-    """Start a crew, and cancel it while its model is at work."""
-    call = asyncio.create_task(crew(task("t", agent("a", seconds=seconds))).akickoff())
-    await asyncio.sleep(seconds / 3)
-    call.cancel()
-    await call
 
 
 logging.getLogger("crewai").setLevel(logging.CRITICAL)

@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("crewai")
 
 from crewai_plays import cancel
-from crewai_scenarios import cancel_while_at_work
 
 from llmops_core import Monitor, span_tree, spans_from_arrow
 from llmops_core.testing import SCENARIOS
@@ -39,10 +38,10 @@ def cancelled_in_a_block(monitor, play) -> None:
 
 
 def test_in_a_block_it_is_cancelled_although_its_model_still_answers(spans):
-    cancelled_in_a_block(spans.monitor, cancel_while_at_work())
+    cancelled_in_a_block(spans.monitor, cancel(SLOW))
     threading.Event().wait(0.4)  # the model still answers, in its thread
     tree = spans.tree()
-    assert tree == TREE.format(name="crew", task="t", agent="a", outcome="cancelled")
+    assert tree == TREE.format(name="slow", task="ask", agent="clerk", outcome="cancelled")
 
 
 @pytest.mark.parametrize("seed", range(3))
