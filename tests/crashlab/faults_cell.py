@@ -89,6 +89,8 @@ class _Monitored:
         self.monitor: Any = None
         for name, seconds in _DEADLINES.items():
             _set(name, seconds)
+        if self.fault.sort == "works":  # it opens in the end, however loaded the machine is
+            _set("pipeline.OPEN_SECONDS", 10.0)
         if self.part.name == "storage query":  # elsewhere a loaded machine may take its time
             _set("monitor.QUERY_SECONDS", 0.5)
         log = logging.getLogger("llmops")
