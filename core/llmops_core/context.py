@@ -17,6 +17,7 @@ from random import Random
 from time import time_ns
 from types import TracebackType
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -224,5 +225,6 @@ def id_text(value: object) -> str | None:
         return str.__str__(value)[:MAX_ID] or None
     if type(value) is int:
         return f"{value:x}"[:MAX_ID] if value.bit_length() > 1024 else str(value)
-    module = type(value).__module__
-    return str(value)[:MAX_ID] if module == "uuid" else f"<{type(value).__qualname__}>"
+    if type(value) is UUID:  # not by its module's name: that is the user's to set
+        return str(value)
+    return f"<{type(value).__qualname__}>"

@@ -59,12 +59,16 @@ class TokenizerCollector:
         self._calls_a_minute = calls_a_minute
         self._pause_seconds = pause_seconds
         self._paused_until = 0.0
+        self._failed: Exception | None = None
         self._minute, self._calls = 0.0, 0
         # A batch is measured for the exporters and once more for the storage.
         self._kept: OrderedDict[bytes, int] = OrderedDict()
 
     def collect(self, batch: SpanBatch) -> Mapping[str, Sequence[Any]]:
         """Return the counts that could be had. Called on a helper thread; waits for the tokenizer."""
+        failed, self._failed = self._failed, None
+        if failed is not None:  # told late, while it is paused: there is little to lose now
+            raise failed
         deadline = time.monotonic() + self._batch_seconds
         values: list[dict[str, Any]] = [{} for _ in batch.rows]
         for at, row in enumerate(batch.rows):
@@ -72,10 +76,11 @@ class TokenizerCollector:
                 continue
             try:
                 values[at] = self._counted(row, deadline)
-            except Exception:
+            except Exception as error:
                 self._paused_until = time.monotonic() + self._pause_seconds
                 if any(values):
-                    break  # what is counted stays
+                    self._failed = error  # what is counted stays; the next batch tells of it
+                    break
                 raise
         return columns_of(values) if any(values) else {}
 
