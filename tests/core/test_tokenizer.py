@@ -328,3 +328,28 @@ def test_nothing_asks_a_provider_unless_it_is_named(provider: Provider) -> None:
         (row,) = monitor.query().to_pylist()
     assert row["usage_source"] == "estimated"
     assert provider.asked == []
+
+
+class Second:
+    """A tokenizer that counts once, and then fails."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def knows(self, model: str) -> bool:
+        return True
+
+    def count(self, text: str, model: str, seconds: float) -> int:
+        self.asked += 1
+        if self.asked > 2:  # both sides of the first call are counted
+            raise ConnectionError("gone")
+        return 7
+
+
+def test_a_failure_behind_a_count_keeps_the_count_and_is_told_with_the_next_batch() -> None:
+    made = TokenizerCollector(Second())
+    spans = [a_call(number, input=f"text {number}") for number in (1, 2)]
+    assert made.collect(make_batch(spans))["input_tokens"][0] == 7
+    with pytest.raises(ConnectionError, match="gone"):
+        made.collect(make_batch(spans))
+    assert made.collect(make_batch(spans))["input_tokens"][0] == 7, "told once"
