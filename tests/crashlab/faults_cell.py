@@ -147,6 +147,9 @@ class _Monitored:
         if not self.part.name.endswith(("close", "stopping")):
             self.hits.released.set()
         record["flushed"] = monitor.flush(20).complete
+        # A call that is cancelled while LangGraph awaits its start is never told to end: it is open
+        # until the monitor closes.
+        record["open"] = monitor.stats()["spans"]["open"]
         if self.part.name != "storage query":
             record["rows"] = sorted(monitor.query()["span_id"].to_pylist())
         else:

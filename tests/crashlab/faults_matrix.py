@@ -168,9 +168,10 @@ def _sink_problems(record: dict[str, Any]) -> Iterator[str]:
         yield f"spans: {spans}, {len(stored)} stored"
     if not record["flushed"]:
         yield "the flush was not complete"
-    for who in ("rows", "exported", "told"):
-        if sorted(record[who]) != sorted(stored):
-            yield f"{who}: {len(set(record[who]))} of {len(stored)} spans, {len(record[who])} in all"
+    for who, still_open in (("rows", record["open"]), ("exported", 0), ("told", 0)):
+        got, missing = record[who], set(stored) - set(record[who])
+        if len(got) + still_open != len(stored) or len(missing) != still_open:
+            yield f"{who}: {len(set(got))} of {len(stored)} spans, {len(got)} in all"
     spoilt = [row for row in record["stored"] if row[1] == "spoilt" or "spoilt" in row[2]]
     if spoilt or "spoilt" in record["names"]:
         yield "another sink saw what the plugin changed"
