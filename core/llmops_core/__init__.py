@@ -11,6 +11,7 @@ from llmops_core.context import (
     monitoring_trace,
 )
 from llmops_core.decorating.decorator import monitor_llm
+from llmops_core.default import default_monitor
 from llmops_core.delivery.flushing import FlushReport
 from llmops_core.errors import (
     ConfigError,
@@ -29,7 +30,7 @@ from llmops_core.hookspecs import hookimpl
 from llmops_core.intake.recorder import Recorder
 from llmops_core.measuring.measure import measure_text, measure_text_sync
 from llmops_core.measuring.published import CollectorRegistry, MetricCollector
-from llmops_core.monitor import Monitor, default_monitor
+from llmops_core.monitor import Monitor
 from llmops_core.plugins import Registry
 from llmops_core.protocols import Collector, Exporter, Storage
 from llmops_core.query import Aggregate, Filter, Order, SpanQuery

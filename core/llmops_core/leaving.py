@@ -21,7 +21,8 @@ from llmops_core.intake.queue import IntakeQueue
 from llmops_core.intake.thread import Intake
 from llmops_core.intake.tracer import Tracer
 from llmops_core.journal.writer import new_writer_id
-from llmops_core.pipeline import idle_stats, make_finisher, open_journal
+from llmops_core.ledgers import idle_stats
+from llmops_core.materials import make_finisher, open_journal
 
 __all__ = ["leave_in_journal"]
 

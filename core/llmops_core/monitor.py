@@ -12,10 +12,9 @@ from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from llmops_core import holding
 from llmops_core.clock import Clock, SystemClock
 from llmops_core.config import make_settings, storage_url
-from llmops_core.delivery.flushing import FlushReport
+from llmops_core.delivery.flushing import FlushReport, report_of
 from llmops_core.delivery.notifying import Notifier
 from llmops_core.errors import ConfigError, MonitorClosed, StorageError
 from llmops_core.failures import Failures
@@ -29,21 +28,22 @@ from llmops_core.freeze.freezer import Freezer
 from llmops_core.intake.queue import IntakeQueue
 from llmops_core.intake.recorder import Recorder
 from llmops_core.leaving import leave_in_journal
-from llmops_core.parts import make_parts, make_storage, storage_name
-from llmops_core.pipeline import OPEN_SECONDS, Pipeline, idle_stats, new_queue
+from llmops_core.ledgers import idle_stats
+from llmops_core.materials import new_queue
+from llmops_core.parts import listed, make_parts, make_storage, parts_of, storage_name
+from llmops_core.pipeline import OPEN_SECONDS, Pipeline
 from llmops_core.plugins import PluginHost
 from llmops_core.query import SpanQuery
 from llmops_core.schema import import_arrow
-from llmops_core.sources import Setting, part_lists
+from llmops_core.sources import part_lists
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from llmops_core.protocols import Analyzer, Collector, Exporter, Storage
 
-__all__ = ["Monitor", "current_default", "default_monitor", "replace_default"]
+__all__ = ["Monitor"]
 
-_DEFAULT_PARTS: Final[Mapping[str, tuple[str, ...]]] = {"collectors": ("capacity", "measure")}
 DEFAULT_TIMEOUT: Final = 10.0
 QUERY_SECONDS: Final = 120.0
 #: How long the plugins' start and stop hooks may keep the caller.
@@ -53,8 +53,6 @@ DELIVER_SHARE: Final = 0.25
 
 #: Open monitors. Held strongly: one that is dropped without a close is still closed at exit.
 _monitors: set[Monitor] = set()
-_default: Monitor | None = None
-_default_lock = threading.RLock()
 
 
 class Monitor:
@@ -85,10 +83,10 @@ class Monitor:
         self._clock = clock or SystemClock()
         self._failures = Failures()
         named = part_lists()
-        self._host = PluginHost(_listed("plugins", plugins, named))
+        self._host = PluginHost(listed("plugins", plugins, named))
         self._target = storage_url() if storage is None else storage
-        self._exporters = _parts(self._host, "exporter", exporters, named)
-        self._collectors = _parts(self._host, "collector", collectors, named)
+        self._exporters = parts_of(self._host, "exporter", exporters, named)
+        self._collectors = parts_of(self._host, "collector", collectors, named)
         self._notifier = Notifier(self._host, self._failures)
         self._lock = threading.RLock()
         self._closing = self._closed = False
@@ -324,12 +322,7 @@ class Monitor:
         pipeline = self._opened(OPEN_SECONDS, needed=True)
         if pipeline is None:
             raise StorageError("the monitor could not be opened in this process", "see stats()")
-        silent = pipeline.store.silent_seconds()
-        if silent:
-            raise StorageError(
-                f"the storage has not answered for {silent:.0f} s", "expected it to", "see stats()"
-            )
-        return pipeline.lane.run(pipeline.storage.query, query)
+        return pipeline.query(query)
 
     def _stats(self) -> dict[str, Any]:
         if self._pipeline is not None:
@@ -337,20 +330,7 @@ class Monitor:
         return self._left or idle_stats(self.recorder.queue, self._failures)
 
     def _report(self, waiting: tuple[str, ...]) -> FlushReport:
-        stats = self._stats()
-        events, spans = stats["events"], stats["spans"]
-        dropped = dict(spans["dropped"])
-        for reason, count in events["dropped"].items():
-            dropped[reason] = dropped.get(reason, 0) + count
-        queued, journaled = events["queued"] + spans["queued"], spans["journaled"]
-        left = self._closed and (queued or journaled)
-        return FlushReport(
-            complete=not waiting and not left,
-            waiting=waiting,
-            queued=queued,
-            journaled=journaled,
-            dropped=dropped,
-        )
+        return report_of(self._stats(), waiting, closed=self._closed)
 
     def _after_fork_in_child(self) -> None:
         """Leave what is the parent's; take events into a queue of our own at once."""
@@ -394,59 +374,7 @@ def _closed_error() -> MonitorClosed:
     )
 
 
-def default_monitor() -> Monitor:
-    """Return the monitor that is used where none is named, opening it at first.
-
-    Its storage is ``LLMOPS_STORAGE_URL``, else ``parquet:./llmops_data``. It is closed at exit.
-    """
-    with _default_lock:
-        found = _default
-        if found is None or found.closed:
-            found = Monitor()
-            replace_default(found)
-        return found
-
-
-def replace_default(monitor: Monitor) -> Monitor | None:
-    """Make *monitor* the one that is used where none is named, and return the one before.
-
-    It is given what calls without a monitor have recorded so far.
-    """
-    global _default
-    with _default_lock:
-        before, _default = _default, monitor
-        holding.hand_over_to(monitor.recorder)
-        return before
-
-
-def current_default() -> Monitor | None:
-    """Return the default monitor if there is one, open or closed."""
-    return _default
-
-
-def _listed(name: str, value: Any, named: Mapping[str, Setting]) -> list[Any]:
-    """Return what the code lists, else what environment or file name, else the default."""
-    if value is None:
-        return list(named[name].value) if name in named else list(_DEFAULT_PARTS.get(name, ()))
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise ConfigError(f"{name}={value!r}", "expected a list", f"write {name}=[{value!r}]")
-    return list(value)
-
-
-def _parts(host: PluginHost, kind: str, given: Any, named: Mapping[str, Setting]) -> dict[str, Any]:
-    name = f"{kind}s"
-    try:
-        return make_parts(host, kind, _listed(name, given, named))
-    except ConfigError as error:
-        if given is not None or name not in named:
-            raise
-        found = f"{error.found}, from {named[name].source},"
-        raise type(error)(found, error.expected, error.do) from None
-
-
 def _after_fork_in_child() -> None:
-    global _default_lock
-    _default_lock = threading.RLock()
     for monitor in list(_monitors):
         monitor._after_fork_in_child()
 
@@ -468,4 +396,3 @@ def _close_at_exit() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-holding.hold(default_monitor)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from llmops_core.errors import ConfigError
 from llmops_core.plugins import PluginHost, masked, plugin_name
 from llmops_core.protocols import Analyzer, Collector, Exporter, Storage
+from llmops_core.sources import Setting
 
-__all__ = ["make_parts", "make_storage", "storage_name"]
+__all__ = ["listed", "make_parts", "make_storage", "parts_of", "storage_name"]
+
+_DEFAULT_PARTS: Final[Mapping[str, tuple[str, ...]]] = {"collectors": ("capacity", "measure")}
 
 _PROTOCOLS: Final[dict[str, tuple[type, tuple[str, ...]]]] = {
     "storage": (Storage, ("open", "write", "query", "close")),
@@ -43,6 +46,29 @@ def make_parts(host: PluginHost, kind: str, given: Iterable[Any]) -> dict[str, A
             unique, number = f"{name}-{number}", number + 1
         parts[unique] = part
     return parts
+
+
+def listed(name: str, value: Any, named: Mapping[str, Setting]) -> list[Any]:
+    """Return what the code lists, else what environment or file name, else the default."""
+    if value is None:
+        return list(named[name].value) if name in named else list(_DEFAULT_PARTS.get(name, ()))
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name}={value!r}", "expected a list", f"write {name}=[{value!r}]")
+    return list(value)
+
+
+def parts_of(
+    host: PluginHost, kind: str, given: Any, named: Mapping[str, Setting]
+) -> dict[str, Any]:
+    """Return the parts of a kind; a set-up error says also which file or variable names them."""
+    name = f"{kind}s"
+    try:
+        return make_parts(host, kind, listed(name, given, named))
+    except ConfigError as error:
+        if given is not None or name not in named:
+            raise
+        found = f"{error.found}, from {named[name].source},"
+        raise type(error)(found, error.expected, error.do) from None
 
 
 def storage_name(target: Any) -> str:

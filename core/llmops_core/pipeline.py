@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from typing import Any, Final
 
 from llmops_core.batch import SpanBatch
 from llmops_core.clock import Clock
-from llmops_core.config import Settings, state_dir
+from llmops_core.config import Settings
 from llmops_core.delivery.collecting import Collecting
 from llmops_core.delivery.compacting import IdleCompaction
 from llmops_core.delivery.exporting import ExportWorker
@@ -27,47 +26,32 @@ from llmops_core.delivery.notifying import Notifier
 from llmops_core.delivery.opening import OpenedLater
 from llmops_core.delivery.storing import STAGE, StoreWorker
 from llmops_core.delivery.thread import Delivery
-from llmops_core.errors import ConfigError, StorageError
+from llmops_core.errors import StorageError
 from llmops_core.failures import Failures
-from llmops_core.intake.finish import Finisher
 from llmops_core.intake.queue import IntakeQueue
 from llmops_core.intake.thread import INTAKE_STAGE, Intake
 from llmops_core.intake.tracer import Tracer
 from llmops_core.journal.recovery import RecoveryReport, recover
 from llmops_core.journal.state import encode_state, trouble_of
-from llmops_core.journal.writer import Journal, new_writer_id
-from llmops_core.keys import load_key
+from llmops_core.journal.writer import new_writer_id
+from llmops_core.ledgers import stats_of
+from llmops_core.materials import (
+    batching_of,
+    journal_root_of,
+    make_finisher,
+    new_queue,
+    open_journal,
+)
 from llmops_core.protocols import Collector, Exporter, Storage
+from llmops_core.query import SpanQuery
 from llmops_core.worker import Watchdog, Worker
 
-__all__ = [
-    "OPEN_SECONDS",
-    "Pipeline",
-    "idle_stats",
-    "journal_root_of",
-    "make_finisher",
-    "new_queue",
-    "open_journal",
-]
+__all__ = ["OPEN_SECONDS", "Pipeline"]
 
 #: How long a storage may take to open.
 OPEN_SECONDS: Final = 30.0
 #: How long closing waits for a recovery that is under way.
 RECOVERY_SECONDS: Final = 0.5
-DEFAULT_BATCH_SPANS: Final = 500
-DEFAULT_BATCH_SECONDS: Final = 0.5
-
-
-def journal_root_of(storage: object, name: str) -> Path | None:
-    """Return where the journals of a storage's writers lie; None for one that keeps nothing."""
-    if getattr(storage, "volatile", False):
-        return None
-    root = getattr(storage, "journal_root", None)
-    if root is not None:
-        return Path(root)
-    # One folder for each target, so that a recovery never stores into another database.
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return state_dir() / "journal" / digest
 
 
 class Pipeline:
@@ -95,9 +79,9 @@ class Pipeline:
         self.recovered: RecoveryReport | None = None
         self._recovery: Future[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
-        self._notifier = notifier
+        self.notifier = notifier
         self._clock = clock
-        self.batch_spans, self.batch_seconds = _batching(storage, settings)
+        self.batch_spans, self.batch_seconds = batching_of(storage, settings)
         # What is open when a later step fails is closed again: a failed set-up leaves nothing.
         with contextlib.ExitStack() as undo:
             self.lane = Lane("storage")
@@ -162,7 +146,7 @@ class Pipeline:
             batch_spans=self.batch_spans,
             backlog_bytes=self.settings.backlog_bytes,
             prepare=self.collecting.collect,
-            stored=self._notifier.stored,
+            stored=self.notifier.stored,
             failures=self.failures,
         )
 
@@ -174,7 +158,7 @@ class Pipeline:
             batch_spans=self.batch_spans,
             batch_seconds=self.batch_seconds,
             failures=self.failures,
-            watch=(self._notifier.watch,),
+            watch=(self.notifier.watch,),
         )
 
     def _make_intake(self, queue: IntakeQueue) -> None:
@@ -212,7 +196,16 @@ class Pipeline:
     def _workers(self) -> list[Worker]:
         workers = [self.intake.worker, self.delivery.worker, self.lane.worker]
         workers += self.collecting.workers + [e.worker for e in self.exporters]
-        return workers + self._notifier.workers
+        return workers + self.notifier.workers
+
+    def query(self, query: SpanQuery) -> Future[Any]:
+        """Ask the storage, on its thread; raise at once where that hangs."""
+        silent = self.store.silent_seconds()
+        if silent:
+            raise StorageError(
+                f"the storage has not answered for {silent:.0f} s", "expected it to", "see stats()"
+            )
+        return self.lane.run(self.storage.query, query)
 
     def flush(self, timeout: float) -> tuple[str, ...]:
         """Send a mark through; return the stages that had not answered by the deadline."""
@@ -235,7 +228,7 @@ class Pipeline:
         self.store.stop()
         late = self._close_sinks(waiting, deadline)
         self.collecting.close()
-        self._notifier.close(_left(deadline))
+        self.notifier.close(_left(deadline))
         if INTAKE_STAGE not in waiting:
             stored = self.store.journaled == 0 and self.store.queued == 0
             self._close_journal(remove=stored and STAGE not in waiting)
@@ -261,57 +254,10 @@ class Pipeline:
 
     def stats(self) -> dict[str, Any]:
         """Return both ledgers and the state of each part."""
-        store, intake, queue, tracer = self.store, self.intake, self.queue, self.tracer
-        in_intake = len(tracer.finished) + tracer.pending_held
-        return {
-            "events": {
-                "received": queue.received,
-                "consumed": intake.consumed,
-                "queued": queue.waiting + intake.in_hand,
-                "dropped": dict(queue.dropped),
-                "content_shed": queue.content_shed,
-                "blocked": queue.blocked(),
-            },
-            "spans": {
-                "made": tracer.made,
-                "stored": store.stored,
-                "queued": store.queued + in_intake,
-                "journaled": store.journaled,
-                "quarantined": 0,
-                "dropped": _added(intake.dropped, store.dropped),
-                "skipped": dict(tracer.skipped),
-                "open": tracer.open_count,
-            },
-            "tracer": dict(tracer.notes),
-            "sanitized": dict(self.finisher.sanitized),
-            "journal": self._journal_stats(),
-            "storage": store.state(),
-            "compaction": self.compaction.stats(),
-            "exporters": {e.name: e.stats() for e in self.exporters},
-            "collectors": {"missed": dict(self.collecting.missed)},
-            "hooks": {"missed": self._notifier.missed},
-            "cut_off": self._cut_off(),
-            "workers": self.watchdog.stats(),
-            "failures": self.failures.counts(),
-        }
-
-    def _cut_off(self) -> list[str]:
-        exporters = [e.name for e in self.exporters if e.cut_off]
-        return [*self.collecting.cut_off, *exporters, *self._notifier.cut_off]
+        return stats_of(self)
 
     def _stages(self) -> set[str]:
         return {INTAKE_STAGE, STAGE, *(e.name for e in self.exporters)}
-
-    def _journal_stats(self) -> dict[str, Any]:
-        if self.journal is None:
-            return {"level": "memory"}
-        return {
-            "level": "journal",
-            "path": str(self.journal.folder),
-            "bytes": self.journal.size,
-            "unjournaled": self.intake.unjournaled,
-            "full": self.journal.full,
-        }
 
     def _end_recovery(self, timeout: float) -> None:
         """Give a short recovery the time to end; a long one goes on with the next start."""
@@ -352,83 +298,6 @@ class Pipeline:
             self.failures.report("journal", "close", error)
 
 
-def open_journal(
-    root: Path | None, writer_id: str, settings: Settings, failures: Failures
-) -> Journal | None:
-    """Open the journal of a new writer; None where nothing is to be kept, or nothing can be."""
-    if settings.durability == "memory" or root is None:
-        return None
-    try:
-        return Journal(root, writer_id, max_bytes=settings.journal_bytes)
-    except OSError as error:
-        # Nothing is writable: monitoring goes on in memory, with this one warning.
-        failures.report("journal", "open", error)
-        return None
-
-
-def make_finisher(settings: Settings, failures: Failures) -> Finisher:
-    """Return what makes spans storable: it knows the key and the settings' constants."""
-    key, error = load_key(state_dir())
-    if error is not None:
-        failures.report("keys", "load", error)
-    names = ("project", "service", "environment", "app_version")
-    return Finisher(key, {name: getattr(settings, name) for name in names})
-
-
-def new_queue(settings: Settings) -> IntakeQueue:
-    """Return an empty queue. Until an intake thread takes it over, nothing is woken."""
-    waits = settings.block_seconds if settings.overload == "block" else 0.0
-    return IntakeQueue(
-        settings.queue_events, settings.queue_bytes, lambda: None, block_seconds=waits
-    )
-
-
-def idle_stats(queue: IntakeQueue, failures: Failures) -> dict[str, Any]:
-    """Return the ledgers of a monitor that has not opened yet in this process."""
-    counts = ("made", "stored", "queued", "journaled", "quarantined", "open")
-    return {
-        "events": {
-            "received": queue.received,
-            "consumed": 0,
-            "queued": queue.waiting,
-            "dropped": dict(queue.dropped),
-            "content_shed": queue.content_shed,
-            "blocked": queue.blocked(),
-        },
-        "spans": {**dict.fromkeys(counts, 0), "dropped": {}, "skipped": {}},
-        "tracer": {},
-        "sanitized": {},
-        "journal": {"level": "not open"},
-        "storage": {"state": "not open", "seconds": 0.0, "retries": 0, "last_error": None},
-        "compaction": {"state": "not open"},
-        "exporters": {},
-        "collectors": {"missed": {}},
-        "hooks": {"missed": 0},
-        "cut_off": [],
-        "workers": {},
-        "failures": failures.counts(),
-    }
-
-
-def _batching(storage: object, settings: Settings) -> tuple[int, float]:
-    """Return size and age of a stored batch: the user's, else the storage's, else the default."""
-    spans: Any = settings.batch_size or getattr(storage, "batch_spans", DEFAULT_BATCH_SPANS)
-    seconds = settings.flush_interval_seconds
-    if seconds is None:
-        seconds = getattr(storage, "batch_seconds", DEFAULT_BATCH_SECONDS)
-    good = isinstance(spans, int) and spans > 0 and isinstance(seconds, int | float) and seconds > 0
-    if not good:
-        raise ConfigError(
-            f"storage {type(storage).__name__} has batch_spans={spans!r}, batch_seconds={seconds!r}",
-            "expected numbers above 0",
-        )
-    return int(spans), float(seconds)
-
-
 def _left(deadline: float) -> float:
     """Return the seconds until a deadline, a moment at least: what is ready gets its turn."""
     return max(0.05, deadline - time.monotonic())
-
-
-def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    return {name: one.get(name, 0) + other.get(name, 0) for name in one | other}

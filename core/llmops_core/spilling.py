@@ -14,8 +14,8 @@ from llmops_core.config import Settings
 from llmops_core.failures import Failures
 from llmops_core.intake.queue import IntakeQueue
 from llmops_core.leaving import leave_in_journal
+from llmops_core.materials import journal_root_of
 from llmops_core.parts import make_storage, storage_name
-from llmops_core.pipeline import journal_root_of
 from llmops_core.plugins import PluginHost
 
 __all__ = ["SPILL_SECONDS", "spill"]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from llmops_core import holding
 from llmops_core.config import make_settings, storage_url
+from llmops_core.default import current_default, replace_default
 from llmops_core.delivery.flushing import FlushReport
 from llmops_core.errors import ConfigError
-from llmops_core.monitor import Monitor, current_default, replace_default
+from llmops_core.monitor import Monitor
 
 if TYPE_CHECKING:
     from llmops_core.configuration import MonitorConfig

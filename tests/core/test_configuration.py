@@ -21,9 +21,9 @@ from llmops_core import (
     StorageConfig,
     UnknownPart,
     WebSocketConfig,
+    default,
     holding,
     initialize_monitoring_sync,
-    monitor,
     shutdown,
     sources,
 )
@@ -42,7 +42,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         if name != "LLMOPS_STATE_DIR":
             monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(holding, "_default", holding._Default())
-    monkeypatch.setattr(monitor, "_default", None)
+    monkeypatch.setattr(default, "_default", None)
     yield
     shutdown()
 

@@ -14,11 +14,11 @@ from llmops_core import (
     Monitor,
     UnknownStorage,
     ashutdown,
+    default,
     default_monitor,
     holding,
     initialize_monitoring,
     initialize_monitoring_sync,
-    monitor,
     monitor_llm,
     open_storage,
     shutdown,
@@ -34,7 +34,7 @@ def answer(text: str) -> str:
 def no_default_monitor(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Start as a fresh process does, and leave the other tests what they had."""
     monkeypatch.setattr(holding, "_default", holding._Default())
-    monkeypatch.setattr(monitor, "_default", None)
+    monkeypatch.setattr(default, "_default", None)
     holding.hold(lambda: None)
     yield
     shutdown()

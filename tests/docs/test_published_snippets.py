@@ -22,9 +22,9 @@ import llmops_core
 from llmops_core import (
     CollectorRegistry,
     ConfigError,
+    default,
     holding,
     initialize_monitoring_sync,
-    monitor,
     shutdown,
 )
 
@@ -79,7 +79,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LLMOPS_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(CollectorRegistry, "_factories", {})
     monkeypatch.setattr(holding, "_default", holding._Default())
-    monkeypatch.setattr(monitor, "_default", None)
+    monkeypatch.setattr(default, "_default", None)
     initialize_monitoring_sync(storage="memory:")
     yield
     shutdown()
@@ -100,7 +100,7 @@ def run(name: str) -> dict[str, Any]:
 
 
 def rows() -> list[dict[str, Any]]:
-    opened = monitor.current_default()
+    opened = default.current_default()
     assert opened is not None
     assert opened.flush(60).complete
     found: list[dict[str, Any]] = opened.query(order=["start_time"]).to_pylist()

@@ -28,8 +28,8 @@ class JournalState(NamedTuple):
 
 def journal_root(url: str) -> Path | None:
     """Return the folder of the journals of a storage's writers; None for one that keeps nothing."""
+    from llmops_core.materials import journal_root_of
     from llmops_core.parts import make_storage, storage_name
-    from llmops_core.pipeline import journal_root_of
     from llmops_core.plugins import PluginHost
 
     return journal_root_of(make_storage(PluginHost(), url), storage_name(url))

@@ -39,8 +39,8 @@ async def _recover(url: str) -> RecoveryReport:
     from llmops_core.cli.console import check_written
     from llmops_core.journal.recovery import RecoveryReport
     from llmops_core.journal.recovery import recover as recover_journals
+    from llmops_core.materials import journal_root_of
     from llmops_core.parts import make_storage, storage_name
-    from llmops_core.pipeline import journal_root_of
     from llmops_core.plugins import PluginHost
 
     check_written(url)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from threading import Condition
+from typing import Any
 
 import msgspec
 
-__all__ = ["FlushMark", "FlushReport"]
+__all__ = ["FlushMark", "FlushReport", "report_of"]
 
 
 class FlushReport(msgspec.Struct, frozen=True):
@@ -23,6 +24,23 @@ class FlushReport(msgspec.Struct, frozen=True):
     queued: int
     journaled: int
     dropped: dict[str, int]
+
+
+def report_of(stats: dict[str, Any], waiting: tuple[str, ...], *, closed: bool) -> FlushReport:
+    """Return the report of a monitor's ledgers, and of the stages that had not answered."""
+    events, spans = stats["events"], stats["spans"]
+    dropped = dict(spans["dropped"])
+    for reason, count in events["dropped"].items():
+        dropped[reason] = dropped.get(reason, 0) + count
+    queued, journaled = events["queued"] + spans["queued"], spans["journaled"]
+    left = closed and (queued or journaled)
+    return FlushReport(
+        complete=not waiting and not left,
+        waiting=waiting,
+        queued=queued,
+        journaled=journaled,
+        dropped=dropped,
+    )
 
 
 class FlushMark:
