@@ -369,7 +369,7 @@ def test_ended_runs_are_forgotten_in_the_end() -> None:
         bench.end(run)
     assert len(bench.tracer._ended) == 20_000
     assert not bench.tracer._lingering
-    assert not bench.tracer._awaited
+    assert bench.tracer.pending_held == 0
 
 
 def test_tries_of_one_node_are_numbered_and_the_first_only_if_it_failed(bench: Bench) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from llmops_core.intake.state import Run, nearest_agent
 
-__all__ = ["INHERITED", "NS_PER_MS", "Draft", "draft_of", "handoff_draft", "span_id_of"]
+__all__ = ["INHERITED", "NS_PER_MS", "Draft", "draft_of", "handoff_draft", "inherit", "span_id_of"]
 
 Draft = dict[str, Any]
 
@@ -76,3 +76,15 @@ def handoff_draft(above: Run, fields: Draft, start_ns: int, end_ns: int) -> Draf
         "end_time": trace.wall_us(end_ns),
         "duration_ms": (end_ns - start_ns) / NS_PER_MS,
     }
+
+
+def inherit(run: Run) -> None:
+    """Give a run what it has from its parent and does not say itself."""
+    parent = run.parent
+    if parent is None:
+        return
+    fields, above = run.fields, parent.fields
+    for name in INHERITED:
+        value = above.get(name)
+        if value is not None and fields.get(name) is None:
+            fields[name] = value

@@ -21,11 +21,13 @@ from llmops_core.intake.drafts import (
     Draft,
     draft_of,
     handoff_draft,
+    inherit,
     span_id_of,
 )
 from llmops_core.intake.handoffs import Handoffs, is_agent
 from llmops_core.intake.queue import END, HANDOFF, MARK, POINT, PROMOTE, START, HostEvent
-from llmops_core.intake.state import Run, Trace, closing_outcome, nearest_agent
+from llmops_core.intake.state import Run, Trace, closing_outcome
+from llmops_core.intake.unseen import Unseen
 
 __all__ = ["Draft", "Tracer", "span_id_of"]
 
@@ -53,8 +55,7 @@ class Tracer:
         self._open: dict[int, Run] = {}
         self._ended: OrderedDict[int, Run] = OrderedDict()
         self._early_ends: dict[int, HostEvent] = {}
-        self._awaited: dict[int, Trace] = {}
-        self._unseen: dict[int, Trace] = {}
+        self._unseen = Unseen(clock, MAX_ENDED)
         self._over_limit: dict[int, Trace] = {}
         self._lingering: set[Trace] = set()
         self._idle_checked_ns = 0
@@ -68,7 +69,7 @@ class Tracer:
     @property
     def pending_held(self) -> int:
         """Finished spans that wait for their parent's start."""
-        return sum(len(t.held) for t in list(self._awaited.values()))
+        return self._unseen.held
 
     def feed(self, event: HostEvent) -> None:
         """Take one event, in the order in which events were put."""
@@ -106,11 +107,10 @@ class Tracer:
             return None
         if mono > trace.last_ns:
             trace.last_ns = mono
-        self._inherit(run)
+        inherit(run)
         _count_attempt(run)
-        adopted = self._awaited.get(run_id)
-        if adopted is not None and adopted is not trace:
-            self._release(adopted, run)
+        if self._unseen.awaited.get(run_id, trace) is not trace:
+            self.finished += self._unseen.found(run)
         self._open[run_id] = run
         trace.open[run_id] = run
         trace.ended = trace.ended and trace.root is not None
@@ -148,7 +148,7 @@ class Tracer:
         elif parent_id is None:
             trace = self._adopt(run, event)
         else:
-            trace = self._trace_of_unseen(parent_id, run, event)
+            trace = self._unseen.trace_of(parent_id, run, event)
             run.awaited_parent = parent_id
         if trace.spans >= self.settings.trace_spans and trace.root is not run:
             self._skip_over_limit(run.run_id, trace)
@@ -163,66 +163,6 @@ class Tracer:
         trace = Trace(named or f"{run.run_id:032x}", event[3], event[4])
         trace.root = run
         return trace
-
-    def _trace_of_unseen(self, parent_id: int, run: Run, event: HostEvent) -> Trace:
-        """Find or open the trace of a child whose parent was not seen.
-
-        Only where a framework's events overtake each other (``_late_parent``) is the parent
-        awaited, and what its children finish held. Elsewhere it will not come: it ran without us,
-        and its children keep its id as their trace's, as if it were a root.
-        """
-        late = run.fields.pop("_late_parent", False)
-        trace = self._awaited.get(parent_id) or self._unseen.get(parent_id)
-        if trace is None:
-            trace = Trace(f"{parent_id:032x}", event[3], event[4])
-            if late:
-                trace.awaited = parent_id
-                trace.since_ns = self.clock.monotonic_ns()
-                self._awaited[parent_id] = trace
-            else:
-                self._remember_unseen(parent_id, trace)
-        return trace
-
-    def _remember_unseen(self, parent_id: int, trace: Trace) -> None:
-        self._unseen[parent_id] = trace
-        while len(self._unseen) > MAX_ENDED:
-            self._unseen.pop(next(iter(self._unseen)))
-
-    def _release(self, adopted: Trace, parent: Run) -> None:
-        """The awaited parent has started: its early children and what they finished join it."""
-        del self._awaited[parent.run_id]
-        for run in adopted.open.values():
-            run.trace = parent.trace
-            if run.awaited_parent == parent.run_id:
-                run.parent, run.awaited_parent = parent, None
-                self._inherit(run)
-        parent.trace.open.update(adopted.open)
-        parent.trace.spans += adopted.spans
-        parent.trace.last_ns = max(parent.trace.last_ns, adopted.last_ns)
-        agent, agent_span = nearest_agent(parent, including=True)
-        for draft, run in adopted.held:
-            run.trace = parent.trace
-            if run.awaited_parent == parent.run_id:  # it has ended, and may get children yet
-                run.parent, run.awaited_parent = parent, None
-                self._inherit(run)
-            draft["trace_id"] = parent.trace.trace_id
-            for name in INHERITED:
-                if draft.get(name) is None:
-                    draft[name] = parent.fields.get(name)
-            if draft.get("agent_span_id") is None:
-                draft["agent_span_id"] = agent_span
-                draft["agent"] = draft.get("agent") or agent
-            self.finished.append(draft)
-
-    def _inherit(self, run: Run) -> None:
-        parent = run.parent
-        if parent is None:
-            return
-        fields, above = run.fields, parent.fields
-        for name in INHERITED:
-            value = above.get(name)
-            if value is not None and fields.get(name) is None:
-                fields[name] = value
 
     def _handoff(self, event: HostEvent) -> None:
         run = self._open.get(event[1]) or self._ended.get(event[1])
@@ -374,7 +314,7 @@ class Tracer:
         now = self.clock.monotonic_ns()
         for run_id in [i for i, e in self._early_ends.items() if now - e[3] >= GRACE_NS]:
             self._end_alone(self._early_ends.pop(run_id))
-        for trace in [t for t in self._awaited.values() if now - t.since_ns >= GRACE_NS]:
+        for trace in self._unseen.since(now - GRACE_NS):
             self._give_up_waiting(trace)
         for trace in [t for t in self._lingering if now - t.last_ns >= GRACE_NS]:
             self._close_tree(trace)
@@ -389,7 +329,7 @@ class Tracer:
         """Close everything: the monitor closes. What is still open becomes ``incomplete``."""
         for run_id in list(self._early_ends):
             self._end_alone(self._early_ends.pop(run_id))
-        for trace in list(self._awaited.values()):
+        for trace in list(self._unseen.awaited.values()):
             self._give_up_waiting(trace)
         for trace in {run.trace for run in self._open.values()}:
             self._close_tree(trace)
@@ -403,12 +343,7 @@ class Tracer:
 
     def _give_up_waiting(self, trace: Trace) -> None:
         """The parent never came: its children keep its id as their trace's, as if it were a root."""
-        if trace.awaited is not None:
-            self._awaited.pop(trace.awaited, None)
-            self._remember_unseen(trace.awaited, trace)
-            trace.awaited = None
-        self.finished.extend(draft for draft, _ in trace.held)
-        trace.held = []
+        self.finished += self._unseen.give_up(trace)
         if not _has_top(trace):
             self._tree_ended(trace, trace.last_ns)
 
