@@ -43,6 +43,7 @@ from llmops_core.starting import (
     initialize_monitoring_sync,
     shutdown,
 )
+from llmops_core.storage.published import MetricEvent, StorageBackend
 
 __all__ = [
     "KINDS",
@@ -65,6 +66,7 @@ __all__ = [
     "Kind",
     "LLMOpsError",
     "MetricCollector",
+    "MetricEvent",
     "MissingDependency",
     "Monitor",
     "MonitorClosed",
@@ -80,6 +82,7 @@ __all__ = [
     "SpanBatch",
     "SpanQuery",
     "Storage",
+    "StorageBackend",
     "StorageConfig",
     "StorageError",
     "StorageReader",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from llmops_core import sources
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DatadogConfig", "MonitorConfig", "PrometheusConfig", "StorageConfig", "WebSocketConfig"]
 
 LOCAL_DIR = "./dev_monitoring_data"
+_URL_FIELDS = ("output_dir", "connection_string", "table_name", "schema_name", "pool_size")
 
 
 class _Part(BaseModel):
@@ -38,7 +39,8 @@ class _Part(BaseModel):
 class StorageConfig(_Part):
     """Where spans are stored, and in which batches."""
 
-    backend: str = "parquet"
+    #: A name, or a storage object.
+    backend: Any = "parquet"
     output_dir: str | None = None
     connection_string: SecretStr | None = None
     table_name: str | None = None
@@ -48,8 +50,31 @@ class StorageConfig(_Part):
     flush_interval_seconds: float | None = None
     partition_by: str = "date"
 
+    @field_validator("backend")
+    @classmethod
+    def _check_backend(cls, backend: Any) -> Any:
+        if isinstance(backend, type):
+            raise ValueError(f"expected a name or an object: write {backend.__name__}()")
+        return backend
+
+    def target(self) -> Any:
+        """Return what ``Monitor(storage=...)`` takes: the URL, or the object that ``backend`` is."""
+        if isinstance(self.backend, str):
+            return self.to_url()
+        mixed = [name for name in _URL_FIELDS if getattr(self, name) is not None]
+        if mixed:
+            raise ConfigError(
+                f"StorageConfig has a {type(self.backend).__name__} for its backend, and "
+                + " and ".join(mixed),
+                "expected those only beside a backend's name",
+                "give them to the object",
+            )
+        return self.backend
+
     def to_url(self) -> str:
         """Return the storage's URL, password included: do not print it."""
+        if not isinstance(self.backend, str):
+            raise ConfigError(f"a {type(self.backend).__name__} has no URL", "use target()")
         values = self.model_dump(exclude={"batch_size", "flush_interval_seconds"})
         if self.connection_string is not None:
             values["connection_string"] = self.connection_string.get_secret_value()
@@ -189,7 +214,7 @@ class MonitorConfig(BaseSettings):
         }
         self._add(arguments, "queue_events", "max_queue_size", self.max_queue_size)
         if self.storage is not None:
-            arguments["storage"] = self.storage.to_url()
+            arguments["storage"] = self.storage.target()
             for name in ("batch_size", "flush_interval_seconds"):
                 self._add(arguments, name, f"storage.{name}", getattr(self.storage, name))
         for name in ("exporters", "collectors", "plugins"):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from llmops_core.protocols import Analyzer, Collector, Exporter, Storage
+    from llmops_core.storage.published import StorageBackend
 
 __all__ = ["Monitor"]
 
@@ -63,15 +64,15 @@ class Monitor:
     (:meth:`stats`) and never raised into the monitored program.
 
     ``storage`` is a URL (``parquet:./llmops_data`` by default, or ``LLMOPS_STORAGE_URL``) or a
-    storage object; ``exporters`` and ``collectors`` are names or objects; ``plugins`` are plugin
-    objects or names of installed ones. The keyword settings are those of
-    :class:`~llmops_core.config.Settings`. What the code does not give comes from ``LLMOPS_*``
+    storage object, of the published form too; ``exporters`` and ``collectors`` are names or
+    objects; ``plugins`` are plugin objects or names of installed ones. The keyword settings are
+    those of :class:`~llmops_core.config.Settings`. What the code does not give comes from ``LLMOPS_*``
     variables, then from ``llmops.toml`` or ``[tool.llmops]``.
     """
 
     def __init__(
         self,
-        storage: str | Storage | None = None,
+        storage: str | Storage | StorageBackend | None = None,
         *,
         exporters: Iterable[str | Exporter] | None = None,
         collectors: Iterable[str | Collector] | None = None,

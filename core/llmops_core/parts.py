@@ -9,6 +9,7 @@ from llmops_core.errors import ConfigError
 from llmops_core.plugins import PluginHost, masked, plugin_name
 from llmops_core.protocols import Analyzer, Collector, Exporter, Storage
 from llmops_core.sources import Setting
+from llmops_core.storage.published import adapted
 
 __all__ = ["listed", "make_parts", "make_storage", "parts_of", "storage_name"]
 
@@ -23,11 +24,14 @@ _PROTOCOLS: Final[dict[str, tuple[type, tuple[str, ...]]]] = {
 
 
 def make_storage(host: PluginHost, target: Any) -> Storage:
-    """Return the storage of a URL, or the object itself. Raise if it is neither."""
+    """Return the storage of a URL, or the object itself. Raise if it is neither.
+
+    An object of the published form, ``StorageBackend``, is adapted.
+    """
     if isinstance(target, str):
-        made: Any = host.storage(target)
+        made: Any = adapted(host.storage(target))
         return _checked("storage", target.partition(":")[0], made)  # type: ignore[no-any-return]
-    return _checked("storage", type(target).__name__, target)  # type: ignore[no-any-return]
+    return _checked("storage", type(target).__name__, adapted(target))  # type: ignore[no-any-return]
 
 
 def make_parts(host: PluginHost, kind: str, given: Iterable[Any]) -> dict[str, Any]:

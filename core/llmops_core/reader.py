@@ -22,6 +22,7 @@ from llmops_core.protocols import Storage
 from llmops_core.query import Aggregate, Filter, SpanQuery
 from llmops_core.query.description import Moment
 from llmops_core.span import Span
+from llmops_core.storage.published import StorageBackend, adapted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,14 +34,17 @@ _T = TypeVar("_T")
 
 
 def open_storage(
-    storage: str | Storage, *, timeout: float = TIMEOUT_SECONDS, plugins: Iterable[object] = ()
+    storage: str | Storage | StorageBackend,
+    *,
+    timeout: float = TIMEOUT_SECONDS,
+    plugins: Iterable[object] = (),
 ) -> StorageReader:
     """Open a storage for reading and return a reader of it; close it, or use it with ``with``.
 
     *storage* is a URL or a storage object that is not open yet. Blocks until it is open. Raises an
     ``LLMOpsError`` if it cannot be, and creates nothing where nothing is.
     """
-    made = PluginHost(plugins).storage(storage) if isinstance(storage, str) else storage
+    made = adapted(PluginHost(plugins).storage(storage) if isinstance(storage, str) else storage)
     if not isinstance(made, Storage):
         raise ConfigError(
             f"storage {type(made).__name__} is not a storage",

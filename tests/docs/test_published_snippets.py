@@ -37,7 +37,7 @@ _IMPORT: Final = re.compile(r"^from (?:llamonitor|llmops_monitoring)[\w.]* impor
 #: What an example without an import line of its own uses: its page has imported it before.
 _ASSUMED: Final = (
     "monitor_llm", "initialize_monitoring", "MonitorConfig", "StorageConfig", "DatadogConfig",
-    "MetricCollector", "CollectorRegistry",
+    "MetricCollector", "CollectorRegistry", "StorageBackend",
 )  # fmt: skip
 #: Why an example does not run with its import line changed, and how it fails.
 EXCLUDED: Final[dict[str, tuple[str, tuple[type[Exception], ...], str]]] = {
@@ -46,10 +46,6 @@ EXCLUDED: Final[dict[str, tuple[str, tuple[type[Exception], ...], str]]] = {
     "WebSocket": ("no live streaming in this release", (ConfigError,), "no such part"),
     "a REST server": ("no API server in this release", (ImportError,), "run_api_server"),
     "a GraphQL server": ("no API server in this release", (ImportError,), "create_api_server"),
-    "a storage of one's own": (
-        "a storage has open, write, query and close, and no base class", (NameError,),
-        "StorageBackend",
-    ),
     "cost of a call, read back": (
         "the dotted and nested columns of the old schema",
         (ImportError, OSError, KeyError),  # as pandas is there, and the folder
@@ -230,6 +226,16 @@ def datadog_through_its_agent() -> None:
     assert (told["use_statsd"], told["statsd_port"]) == (True, 8125)
 
 
+def a_storage_of_ones_own() -> None:
+    backend = run("a storage of one's own")["RedisBackend"]()
+    initialize_monitoring_sync(storage=backend)
+    asyncio.run(llmops_core.monitor_llm(_echo)("a"))
+    opened = monitor.current_default()
+    assert opened is not None
+    assert opened.flush(60).complete
+    assert opened.stats()["spans"]["stored"] == 1
+
+
 RUNNING: Final[dict[str, Callable[[], None]]] = {
     "a first call": a_first_call,
     "measurement auto": measurement_auto,
@@ -259,6 +265,7 @@ RUNNING: Final[dict[str, Callable[[], None]]] = {
         batch_size=100,
     ),
     "Datadog through its agent": datadog_through_its_agent,
+    "a storage of one's own": a_storage_of_ones_own,
 }
 
 
