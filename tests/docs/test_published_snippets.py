@@ -230,7 +230,7 @@ def a_storage_of_ones_own() -> None:
     backend = run("a storage of one's own")["RedisBackend"]()
     initialize_monitoring_sync(storage=backend)
     asyncio.run(llmops_core.monitor_llm(_echo)("a"))
-    opened = monitor.current_default()
+    opened = default.current_default()
     assert opened is not None
     assert opened.flush(60).complete
     assert opened.stats()["spans"]["stored"] == 1
