@@ -13,6 +13,10 @@ from typing import Any, Final
 
 import pytest
 
+from servers import postgres_server, postgres_url
+
+__all__ = ["postgres_server", "postgres_url"]  # fixtures
+
 # Keys and journals of the tests lie in a folder of their own, never in the user's.
 os.environ["LLMOPS_STATE_DIR"] = tempfile.mkdtemp(prefix="llmops-tests-")
 atexit.register(shutil.rmtree, os.environ["LLMOPS_STATE_DIR"], ignore_errors=True)

@@ -18,8 +18,10 @@ from llmops_core.errors import (
     LLMOpsError,
     MissingDependency,
     MonitorClosed,
+    PermanentError,
     PluginError,
     QueryError,
+    RetryableError,
     StorageError,
     UnknownPart,
     UnknownStorage,
@@ -32,7 +34,7 @@ from llmops_core.measuring.measure import measure_text, measure_text_sync
 from llmops_core.measuring.published import CollectorRegistry, MetricCollector
 from llmops_core.monitor import Monitor
 from llmops_core.plugins import Registry
-from llmops_core.protocols import Collector, Exporter, Storage
+from llmops_core.protocols import Collector, Editable, Exporter, Storage
 from llmops_core.query import Aggregate, Filter, Order, SpanQuery
 from llmops_core.reader import StorageReader, open_storage
 from llmops_core.render.span_tree import span_tree
@@ -57,6 +59,7 @@ __all__ = [
     "ConfigError",
     "ContextDriftDetector",
     "DatadogConfig",
+    "Editable",
     "Exporter",
     "Filter",
     "FlushReport",
@@ -73,11 +76,13 @@ __all__ = [
     "MonitorConfig",
     "Order",
     "Outcome",
+    "PermanentError",
     "PluginError",
     "PrometheusConfig",
     "QueryError",
     "Recorder",
     "Registry",
+    "RetryableError",
     "Span",
     "SpanBatch",
     "SpanQuery",

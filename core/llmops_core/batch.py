@@ -65,7 +65,7 @@ class SpanBatch:
         self._columns: SpanColumns | None = None
         self._arrays: dict[str, pa.Array] = {}
         #: Columns whose values are in ``_arrays`` alone.
-        self._measured: frozenset[str] = frozenset()
+        self.measured: frozenset[str] = frozenset()
         self._arrow: pa.Table | None = None
         self._source: SpanBatch | None = None
 
@@ -114,14 +114,14 @@ class SpanBatch:
             return self._source.column(name)
         array = self._arrays.get(name)
         if array is None:
-            values = self._plain_columns().get(name)
+            values = self.plain_columns().get(name)
             array = _array(values, arrow_schema().field(name).type, self._count)
             self._arrays[name] = array
         return array
 
     def values(self, name: str) -> Sequence[Any]:
         """The plain values of one column, without making rows or arrays."""
-        if name in self._measured:
+        if name in self.measured:
             return list(ArrowValues(self._arrays[name]))
         if self._columns is None:
             return [getattr(row, name) for row in self.rows]
@@ -140,12 +140,12 @@ class SpanBatch:
         batch = SpanBatch(
             writer_id=self.writer_id, first_seq=self.first_seq, last_seq=self.last_seq
         )
-        batch._rows, batch._columns, batch._count = None, self._plain_columns(), self._count
+        batch._rows, batch._columns, batch._count = None, self.plain_columns(), self._count
         batch._arrays = dict(self._arrays)
         for name, array in arrays.items():
-            known = name in self._measured or name in batch._columns
+            known = name in self.measured or name in batch._columns
             batch._arrays[name] = pc.coalesce(array, self.column(name)) if known else array
-        batch._measured = self._measured | arrays.keys()
+        batch.measured = self.measured | arrays.keys()
         return batch
 
     def copied(self) -> SpanBatch:
@@ -157,7 +157,7 @@ class SpanBatch:
             made = self.with_rows(map(_copied, self.rows))
         else:  # rows are made of columns anew, and share nothing that can be changed
             made = self.with_columns({})
-            made._arrays, made._measured = self._arrays, self._measured
+            made._arrays, made.measured = self._arrays, self.measured
         made._source = self
         return made
 
@@ -187,7 +187,7 @@ class SpanBatch:
         # A list, as an exporter's thread may be adding to what is there.
         arrays = list(self._arrays.items())
         part._arrays = {name: array.slice(start, stop - start) for name, array in arrays}
-        part._measured = self._measured
+        part.measured = self.measured
         return part
 
     @classmethod
@@ -204,17 +204,20 @@ class SpanBatch:
                 last_seq=last.last_seq,
             )
         whole = cls.of_columns(_joined_columns(batches), writer_id=first.writer_id)
-        whole._measured = frozenset().union(*(batch._measured for batch in batches))
-        for name in whole._measured:
+        whole.measured = frozenset().union(*(batch.measured for batch in batches))
+        for name in whole.measured:
             whole._arrays[name] = _concatenated([batch.column(name) for batch in batches])
-        for name in set(first._arrays) - whole._measured:
+        for name in set(first._arrays) - whole.measured:
             arrays = [b._arrays[name] for b in batches if name in b._arrays]
             if len(arrays) == len(batches):
                 whole._arrays[name] = _concatenated(arrays)
         return whole
 
-    def _plain_columns(self) -> SpanColumns:
-        """Return the values by column, without those that were measured since."""
+    def plain_columns(self) -> SpanColumns:
+        """Return the values by column, without what is null throughout or was measured since.
+
+        Made once and shared: not to be changed.
+        """
         if self._columns is None:
             rows = map(msgspec.structs.astuple, self._rows or ())
             named = zip(COLUMN_NAMES, zip(*rows, strict=True), strict=False)
@@ -222,8 +225,8 @@ class SpanBatch:
         return self._columns
 
     def _all_columns(self) -> SpanColumns:
-        measured = {name: self._arrays[name].to_pylist() for name in self._measured}
-        return {**self._plain_columns(), **measured}
+        measured = {name: self._arrays[name].to_pylist() for name in self.measured}
+        return {**self.plain_columns(), **measured}
 
 
 def _copied(span: Span) -> Span:
@@ -236,7 +239,7 @@ def _copied(span: Span) -> Span:
 
 
 def _joined_columns(batches: Sequence[SpanBatch]) -> SpanColumns:
-    parts = [(len(batch), batch._plain_columns()) for batch in batches]
+    parts = [(len(batch), batch.plain_columns()) for batch in batches]
     return {
         name: list(
             chain.from_iterable(part.get(name) or repeat(None, count) for count, part in parts)

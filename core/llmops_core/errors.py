@@ -11,8 +11,10 @@ __all__ = [
     "LLMOpsError",
     "MissingDependency",
     "MonitorClosed",
+    "PermanentError",
     "PluginError",
     "QueryError",
+    "RetryableError",
     "StorageError",
     "UnknownPart",
     "UnknownStorage",
@@ -61,6 +63,28 @@ class QueryError(LLMOpsError, ValueError):
 
 class StorageError(LLMOpsError):
     """A storage cannot be opened, read or written."""
+
+
+class RetryableError(StorageError):
+    """A storage cannot do now what it may do later: unreachable, busy, full, not permitted.
+
+    Raised by ``write``: the batch stays in the journal and is tried again. So is a batch whose
+    write raises anything else but ``PermanentError``.
+    """
+
+
+class PermanentError(StorageError):
+    """A storage refuses what is in a batch, however often it is tried. Nothing of it was stored.
+
+    The batch is cut until the span at fault is alone; that one goes into the quarantine, the others
+    are stored. *place* is its place in the batch, where the storage knows it: then one cut is enough.
+    """
+
+    def __init__(
+        self, found: str, expected: str = "", do: str = "", *, place: int | None = None
+    ) -> None:
+        super().__init__(found, expected, do)
+        self.place = place
 
 
 class MonitorClosed(LLMOpsError, RuntimeError):

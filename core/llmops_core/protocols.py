@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from llmops_core.errors import StorageError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from llmops_core.batch import SpanBatch
     from llmops_core.query import SpanQuery
 
-__all__ = ["Analyzer", "Collector", "Exporter", "Storage", "Tokenizer"]
+__all__ = ["Analyzer", "Collector", "Editable", "Exporter", "Storage", "Tokenizer", "editable"]
 
 
 @runtime_checkable
 class Storage(Protocol):
     """Keeps spans and answers queries. One object is used from one event loop.
+
+    One that can also change what it keeps has the methods of :class:`Editable`.
 
     A storage may have these attributes; where they are missing the default is taken:
 
@@ -47,7 +51,9 @@ class Storage(Protocol):
 
         Called on this storage's own thread, one batch at a time; may await and may block. It must
         be idempotent: a span id that is already stored stays as it is. Raise if anything was not
-        stored: the batch stays in the journal and is tried again.
+        stored: the batch stays in the journal and is tried again. Raise ``PermanentError`` where a
+        span of it will never be stored, and store nothing of the batch then: it is cut until that
+        span is alone, and the span is put aside.
         """
 
     async def query(self, query: SpanQuery) -> pa.Table:
@@ -55,6 +61,25 @@ class Storage(Protocol):
 
     async def close(self) -> None:
         """Release what ``open`` took. Called once; nothing is called afterwards."""
+
+
+@runtime_checkable
+class Editable(Protocol):
+    """What a storage has that can delete and rewrite spans. Both may run beside writes and queries."""
+
+    async def delete(self, query: SpanQuery) -> int:
+        """Delete the spans that *query* selects; return how many there were.
+
+        The query has filters and a time range, and nothing else (``check_selection`` says so).
+        Spans that wait in a journal of this storage and that queries see are deleted too.
+        """
+
+    async def replace(self, batch: SpanBatch) -> int:
+        """Rewrite stored spans as they are in *batch*, by their span ids; return how many were.
+
+        A span that is not stored, or is no longer, is left out: it must not come back. The caller
+        changes neither ids nor times. Calling it again with the same batch changes nothing.
+        """
 
 
 @runtime_checkable
@@ -113,3 +138,13 @@ class Analyzer(Protocol):
         Called on the thread of whoever analyses, by ``Monitor.analyze`` with the query's answer; it
         must not keep anything from one call to the next. What you raise reaches the caller.
         """
+
+
+def editable(storage: Storage) -> Editable:
+    """Return the storage as one that can delete and replace, or raise ``StorageError``."""
+    if not isinstance(storage, Editable):
+        raise StorageError(
+            f"storage {type(storage).__name__} cannot change what it keeps",
+            "expected one with delete and replace",
+        )
+    return storage

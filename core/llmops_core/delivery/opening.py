@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from llmops_core.batch import SpanBatch
-from llmops_core.protocols import Storage
+from llmops_core.protocols import Storage, editable
 from llmops_core.query import SpanQuery
 
 if TYPE_CHECKING:
@@ -43,6 +43,16 @@ class OpenedLater:
         """Open, and answer a query."""
         await self.open()
         return await self.opened_later.query(query)
+
+    async def delete(self, query: SpanQuery) -> int:
+        """Open, and delete."""
+        await self.open()
+        return await editable(self.opened_later).delete(query)
+
+    async def replace(self, batch: SpanBatch) -> int:
+        """Open, and replace."""
+        await self.open()
+        return await editable(self.opened_later).replace(batch)
 
     async def close(self) -> None:
         """Close what was opened."""

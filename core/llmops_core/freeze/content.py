@@ -10,21 +10,17 @@ second. A key that meets another one gets a suffix: ``a``, ``a#2``.
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any, Final
 
 import msgspec
 
 from llmops_core.freeze.freezer import Freezer, Frozen, FrozenBytes, FrozenMessage, FrozenToolCall
 from llmops_core.image_heads import image_head
+from llmops_core.storable import sanitize_text
 
-__all__ = ["Content", "encode_content", "sanitize_text"]
+__all__ = ["Content", "encode_content"]
 
-NUL: Final = "\x00"
-NUL_SIGN: Final = "\u2400"
-REPLACEMENT: Final = "\ufffd"
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _REFREEZER: Final = Freezer(text_limit=1_000_000, node_limit=100_000, depth_limit=64)
 _UNENCODABLE: Final = "<unencodable>"
 _MAGIC: Final = (
@@ -55,17 +51,6 @@ class Content(msgspec.Struct, frozen=True, gc=False):
     size: int  # bytes before the cut; a lower bound if truncated
     nul: int = 0  # how many NULs were replaced
     surrogates: int = 0  # how many lone surrogates were replaced
-
-
-def sanitize_text(text: str) -> tuple[str, int, int]:
-    """Return *text* as every storage accepts it, and how many NULs and surrogates it had."""
-    nul = surrogates = 0
-    if NUL in text:
-        nul = text.count(NUL)
-        text = text.replace(NUL, NUL_SIGN)
-    if not text.isascii():
-        text, surrogates = _SURROGATE.subn(REPLACEMENT, text)
-    return text, nul, surrogates
 
 
 def encode_content(frozen: Frozen) -> Content:

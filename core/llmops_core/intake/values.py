@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from llmops_core.freeze.content import sanitize_text
 from llmops_core.schema import COLUMNS
+from llmops_core.storable import sanitize_text
 
 __all__ = ["INT64", "MAX_ATTRIBUTES", "MAX_MICROS", "MAX_NAME", "MAX_TEXT", "Values", "scalar_text"]
 

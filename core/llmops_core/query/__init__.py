@@ -7,6 +7,7 @@ from llmops_core.query.description import (
     Filter,
     Order,
     SpanQuery,
+    check_selection,
     micros,
 )
 from llmops_core.query.duckdb_engine import run_query
@@ -18,6 +19,7 @@ __all__ = [
     "Filter",
     "Order",
     "SpanQuery",
+    "check_selection",
     "micros",
     "run_query",
 ]

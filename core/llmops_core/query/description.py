@@ -27,6 +27,7 @@ __all__ = [
     "Filter",
     "Order",
     "SpanQuery",
+    "check_selection",
     "micros",
 ]
 
@@ -233,6 +234,15 @@ def micros(moment: Moment, *, now: float | None = None) -> int | None:
         "expected a moment in time: a datetime, ISO text such as '2026-01-31T12:00', a duration "
         "such as '15m', or UTC microseconds",
     )
+
+
+def check_selection(query: SpanQuery) -> SpanQuery:
+    """Return the query, which only says which spans are meant. Raise if it says anything else."""
+    if query != SpanQuery(where=query.where, since=query.since, until=query.until):
+        raise QueryError(
+            "a selection with columns, order, a page or groups", "expected filters and a time range"
+        )
+    return query
 
 
 def _moment(name: str, moment: Moment) -> int | None:

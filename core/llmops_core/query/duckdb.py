@@ -10,29 +10,23 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from llmops_core.errors import QueryError
+from llmops_core.query.answers import checked, checked_value, column_type
 from llmops_core.query.description import Aggregate, Filter, Order, SpanQuery
-from llmops_core.schema import COLUMN_NAMES, COLUMNS, arrow_schema
+from llmops_core.schema import COLUMN_NAMES, COLUMNS
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-__all__ = ["Statement", "boundary", "checkup", "compile_query", "is_in_calendar", "shape"]
+__all__ = ["Statement", "boundary", "checkup", "compile_query"]
 
 _TYPES: Final = {c.name: c.type for c in COLUMNS}
 _REQUIRED: Final = frozenset(c.name for c in COLUMNS if not c.nullable)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_MICROSECOND: Final = dt.timedelta(microseconds=1)
-_FIRST_MICROS: Final = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
-_LAST_MICROS: Final = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
 # No filter is pushed behind a limit. DuckDB would hand it to pyarrow, where version 1.2 fails on a
 # page boundary; columns are still read by need.
 _TAIL: Final = f"(FROM tail LIMIT {2**62})"
 _COMPARISONS: Final = frozenset(("=", "!=", "<", "<=", ">", ">="))
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-_MAX_INT: Final = 2**63
 
 # An error that a later attempt followed. Later attempts are looked for among all spans of the
 # store, not among those that the query selects: whether a failure was made good is a fact about the
@@ -65,7 +59,7 @@ class Statement:
         """Bind one value and return its placeholder; equal values share one."""
         key = (type(value), value)
         if key not in self._numbers:
-            self.values.append(_checked(value))
+            self.values.append(checked(value))
             self._numbers[key] = f"${len(self.values)}"
         return self._numbers[key]
 
@@ -112,56 +106,6 @@ def checkup(files: Sequence[str]) -> Statement:
     hashes = ", ".join(f"max(hash({_quoted(name)}))" for name in COLUMN_NAMES)
     statement.sql = f"SELECT {hashes} FROM {statement.source}"
     return statement
-
-
-def is_in_calendar(micros: int | None) -> bool:
-    """Whether a time has a date in Python's calendar, the years 1 to 9999."""
-    return micros is not None and _FIRST_MICROS <= micros <= _LAST_MICROS
-
-
-def shape(table: pa.Table, query: SpanQuery) -> pa.Table:
-    """Cast DuckDB's answer to the schema's own types."""
-    import pyarrow as pa
-
-    if not query.is_grouped and not query.columns:
-        columns = [_cast(table[f.name], f.type) for f in arrow_schema()]
-        return pa.Table.from_arrays(columns, schema=arrow_schema())
-    return pa.table({name: _cast(table[name], kind) for name, kind in _result_types(query)})
-
-
-def _result_types(query: SpanQuery) -> list[tuple[str, pa.DataType]]:
-    import pyarrow as pa
-
-    if not query.is_grouped:
-        return [(name, _arrow_type(name)) for name in query.effective_columns]
-    types = [("bucket", pa.timestamp("us", tz="UTC"))] if query.bucket_seconds else []
-    types += [(name, _arrow_type(name)) for name in query.group_by]
-    for aggregate in query.aggregates:
-        kind = pa.float64()
-        if aggregate.function == "count":
-            kind = pa.int64()
-        elif aggregate.function in ("sum", "min", "max"):
-            kind = _arrow_type(aggregate.column)
-        types.append((aggregate.name, kind))
-    return types
-
-
-def _arrow_type(name: str) -> pa.DataType:
-    import pyarrow as pa
-
-    if name in _TYPES:
-        return arrow_schema().field(name).type
-    return pa.string() if name.startswith("attributes.") else pa.float64()
-
-
-def _cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
-    import pyarrow as pa
-
-    if column.type == target:
-        return column
-    if pa.types.is_dictionary(target) and not pa.types.is_dictionary(column.type):
-        return column.cast(pa.string()).dictionary_encode().cast(target)
-    return column.cast(target)
 
 
 def _rows(statement: Statement, query: SpanQuery, bound: Filter | None) -> str:
@@ -302,20 +246,7 @@ def _direction(expression: str, order: Order) -> str:
 
 
 def _value(statement: Statement, column: str, value: Any) -> str:
-    kind = _TYPES.get(column) or ("text" if column.startswith("attributes.") else "float")
-    if kind == "timestamp":
-        if not is_in_calendar(value):
-            raise QueryError(f"time {value} for {column!r}", "expected the years 1 to 9999")
+    value = checked_value(column, value)
+    if column_type(column) == "timestamp":
         return statement.bind(_EPOCH + dt.timedelta(microseconds=value))
-    return statement.bind(float(value) if kind == "float" else value)
-
-
-def _checked(value: Any) -> Any:
-    if type(value) is int and not -_MAX_INT <= value < _MAX_INT:
-        raise QueryError("a whole number beyond 64 bits", "expected one that a column can hold")
-    if isinstance(value, str) and not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise QueryError("text with half a surrogate pair", "expected valid Unicode") from None
-    return value
+    return statement.bind(value)

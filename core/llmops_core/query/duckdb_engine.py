@@ -16,15 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmops_core.errors import QueryError, StorageError
 from llmops_core.forking import renew_after_fork
+from llmops_core.query.answers import is_in_calendar, shape
 from llmops_core.query.description import Filter, SpanQuery
-from llmops_core.query.duckdb import (
-    Statement,
-    boundary,
-    checkup,
-    compile_query,
-    is_in_calendar,
-    shape,
-)
+from llmops_core.query.duckdb import Statement, boundary, checkup, compile_query
 from llmops_core.schema import arrow_schema
 
 if TYPE_CHECKING:

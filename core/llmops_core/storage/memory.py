@@ -8,13 +8,16 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from llmops_core.batch import spans_to_arrow
 from llmops_core.errors import ConfigError
 from llmops_core.forking import renew_after_fork
 from llmops_core.hookspecs import hookimpl
-from llmops_core.query import SpanQuery
+from llmops_core.query import SpanQuery, check_selection
 from llmops_core.query.duckdb_engine import Cancellation, DuckEngine
 from llmops_core.schema import arrow_schema
+from llmops_core.storable import storable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +67,8 @@ class MemoryStorage:
         """Do nothing: an object is ready once it is made."""
 
     async def write(self, batch: SpanBatch) -> None:
-        """Add the spans whose ids are not there yet; never blocks for long, never raises."""
+        """Add the spans whose ids are not there yet. Never blocks for long."""
+        batch = storable(batch)
         with self._lock:
             for span in batch.rows:
                 if span.span_id not in self._ids:
@@ -81,6 +85,26 @@ class MemoryStorage:
             cancellation.cancel()
             raise
 
+    async def delete(self, query: SpanQuery) -> int:
+        """Delete the spans that *query* selects."""
+        selection = msgspec.structs.replace(check_selection(query), columns=("span_id",))
+        found = set((await self.query(selection))["span_id"].to_pylist())
+        with self._lock:
+            kept = [span for span in self._rows if span.span_id not in found]
+            deleted = len(self._rows) - len(kept)
+            self._ids -= found
+            self._become(kept)
+        return deleted
+
+    async def replace(self, batch: SpanBatch) -> int:
+        """Put the batch's spans in place of those with the same ids."""
+        new = {span.span_id: span for span in storable(batch).rows}
+        with self._lock:
+            replaced = len(new.keys() & self._ids)
+            if replaced:
+                self._become([new.get(span.span_id, span) for span in self._rows])
+        return replaced
+
     async def close(self) -> None:
         """Drop DuckDB's connection; ``spans`` can still be read."""
         self._engine.close()
@@ -89,6 +113,9 @@ class MemoryStorage:
         with self._lock:
             table = self._converted()
         return self._engine.run(query, table, cancellation=cancellation)
+
+    def _become(self, rows: list[Span]) -> None:
+        self._rows, self._table = deque(rows), None
 
     def _evict(self) -> None:
         excess = len(self._rows) - self.max_spans

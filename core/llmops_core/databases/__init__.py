@@ -1,0 +1,1 @@
+"""What the storages in databases share: URLs, TLS, names. Knows no driver."""

