@@ -24,6 +24,7 @@ from llmops_core.protocols import Storage
 from llmops_core.query import SpanQuery
 from llmops_core.schema import arrow_schema
 from llmops_core.testing.spans import HOSTILE_TEXTS, START, full_span, make_batch, make_span
+from llmops_core.testing.storage_edits import EditConformance
 from llmops_core.testing.storage_groups import GroupConformance
 from llmops_core.testing.store import Store
 
@@ -114,7 +115,7 @@ _ORDERS: Final[Sequence[Sequence[str]]] = (
 )
 
 
-class StorageConformance(GroupConformance):
+class StorageConformance(GroupConformance, EditConformance):
     """Give it a fixture ``storage`` that returns a new, empty storage that is not open."""
 
     @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from llmops_core.batch import SpanBatch, spans_from_arrow
-from llmops_core.protocols import Storage
+from llmops_core.protocols import Storage, editable
 from llmops_core.query import SpanQuery
 from llmops_core.span import Span
 from llmops_core.testing.spans import make_batch
@@ -56,6 +56,16 @@ class Store:
     def spans(self) -> list[Span]:
         """Return every span, oldest first."""
         return spans_from_arrow(self.query(order=["start_time"]))
+
+    def delete(self, **arguments: Any) -> int:
+        """Delete what ``SpanQuery.build`` selects."""
+        deleted: int = self.run(editable(self.storage).delete(SpanQuery.build(**arguments)))
+        return deleted
+
+    def replace(self, *spans: Span) -> int:
+        """Replace spans; they keep their places in the journal."""
+        replaced: int = self.run(editable(self.storage).replace(SpanBatch(spans)))
+        return replaced
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end."""

@@ -33,7 +33,15 @@ from llmops_core.storage.parquet.lock import CompactorLock, owner
 from llmops_core.storage.parquet.merging import DamagedFile, Outline, merge, outline
 from llmops_core.storage.parquet.sources import SOURCES_KEY, CompactedFiles, Sources, joined
 
-__all__ = ["GRACE_SECONDS", "IDLE_LIMITS", "CompactionReport", "Compactor", "Limits", "small_files"]
+__all__ = [
+    "GRACE_SECONDS",
+    "IDLE_LIMITS",
+    "CompactionReport",
+    "Compactor",
+    "Limits",
+    "busy",
+    "small_files",
+]
 
 #: How long replaced files are kept. A listing takes far less, and a query that meets a file that is
 #: gone starts again.
@@ -118,7 +126,7 @@ class Compactor:
         ``StorageError`` at once if another compactor works in this folder.
         """
         if not self._lock.take():
-            raise _busy(self.folder)
+            raise StorageError(*busy(self.folder))
         try:
             for day in days(self.folder):
                 self.report.swept += sweep_compacted(self.folder / day)
@@ -307,9 +315,12 @@ def _notes(made_of: Sources) -> dict[bytes, bytes]:
     return {SOURCES_KEY: made_of.encode()}
 
 
-def _busy(folder: Path) -> StorageError:
+def busy(folder: Path) -> tuple[str, str, str]:
+    """Return what to say where another one works in a folder: found, expected, do."""
     who = owner(folder) or {}
     by = f"process {who['pid']} on {who['host']}" if {"pid", "host"} <= set(who) else "another"
-    return StorageError(
-        f"{by} compacts {str(folder)!r} already", "expected one compactor at a time", "try later"
+    return (
+        f"{by} compacts {str(folder)!r} already",
+        "expected one compactor at a time",
+        "try later",
     )

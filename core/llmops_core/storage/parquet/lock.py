@@ -8,12 +8,13 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from llmops_core.storage.parquet.files import LOCK_NAME
 
-__all__ = ["CompactorLock", "owner"]
+__all__ = ["CompactorLock", "owner", "writing"]
 
 # A sweep asks for the lock too, for a moment.
 _TRIES: Final = 5
@@ -67,6 +68,23 @@ class CompactorLock:
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, json.dumps(signed).encode(), 0)
+
+
+@contextlib.contextmanager
+def writing(folder: Path, *, alone: bool = False) -> Iterator[None]:
+    """Hold the right to let range files appear; *alone*, that of nobody doing so meanwhile.
+
+    What is deleted or replaced while it waits in a journal is noted with the lock held alone: a
+    writer that looked before the note was there has finished by then, and one that looks later
+    finds it. Blocks for as long as the others hold it, which is not long.
+    """
+    # The folder itself is what is locked: no file more, and it works where the disk is full.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def owner(folder: Path) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["DamagedFile", "Outline", "merge", "outline"]
+__all__ = ["DamagedFile", "Outline", "complete", "encoded", "merge", "outline"]
 
 _KEYS: Final = ["trace_id", "start_time"]
 _GROUP_ROWS: Final = 20_000
@@ -210,7 +210,7 @@ def _collect(rows: pa.Table, units: Sequence[_Unit], piece_bytes: int) -> Iterat
         wanted = at["row"].slice(first, counted["counts"]).combine_chunks()
         first += counted["counts"]
         unit = units[counted["values"]]
-        parts.append(_complete(_read(unit), wanted, unit.path))
+        parts.append(complete(_read(unit), wanted, unit.path))
         size += parts[-1].nbytes
         if size > _OVERSIZE * piece_bytes and count > 1:
             del parts
@@ -219,7 +219,7 @@ def _collect(rows: pa.Table, units: Sequence[_Unit], piece_bytes: int) -> Iterat
             return
     table = pa.concat_tables(parts).take(pc.sort_indices(at["at"]))
     yield pa.Table.from_arrays(
-        [_encoded(table[f.name], f.type) for f in arrow_schema()], schema=arrow_schema()
+        [encoded(table[f.name], f.type) for f in arrow_schema()], schema=arrow_schema()
     )
 
 
@@ -236,7 +236,7 @@ def _read(unit: _Unit, columns: Sequence[str] | None = None) -> pa.Table:
         raise DamagedFile(unit.path) from error
 
 
-def _complete(table: pa.Table, rows: pa.Array, path: str) -> pa.Table:
+def complete(table: pa.Table, rows: pa.Array, path: str) -> pa.Table:
     """Take rows of a file, with every column of the schema: those that it lacks are null."""
     import pyarrow as pa
 
@@ -262,7 +262,8 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _encoded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+def encoded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a plain column in a type of the schema."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):

@@ -95,15 +95,15 @@ class CompactedFiles:
         found = [s for f in files if f.compacted and (s := self.sources(f.path)) is not None]
         return [f for f in files if not any(s.cover(f) for s in found)]
 
-    def hold(self, day: Path, writer: str, first: int, last: int) -> bool:
-        """Whether a compacted file of the day holds what a range had in it."""
-        range_file = RangeFile("", day.name, writer, first, last)
+    def held(self, day: Path, writer: str) -> Ranges:
+        """Return the numbers of a writer that compacted files of the day speak for."""
         while True:
             try:
                 found = [self.sources(f.path) for f in list_day(day) if f.compacted]
             except FileNotFoundError:
                 continue  # compacted anew since it was listed
-            return any(s is not None and s.cover(range_file) for s in found)
+            known = [s.ranges[writer] for s in found if s is not None and writer in s.ranges]
+            return Ranges(r for ranges in known for r in ranges)
 
 
 class StoredRanges:

@@ -16,12 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from llmops_core.errors import ConfigError, StorageError
 from llmops_core.forking import renew_after_fork
 from llmops_core.hookspecs import hookimpl
-from llmops_core.query import SpanQuery
+from llmops_core.journal.ranges import Ranges
+from llmops_core.query import SpanQuery, check_selection
 from llmops_core.query.duckdb_engine import Cancellation, DuckEngine, UnreadableDataError
 from llmops_core.schema import COLUMNS
+from llmops_core.storable import storable
 from llmops_core.storage.parquet.files import (
     RangeFile,
     day_of,
@@ -33,6 +37,7 @@ from llmops_core.storage.parquet.files import (
     sync_folder,
     temporary_name,
 )
+from llmops_core.storage.parquet.lock import writing
 from llmops_core.storage.parquet.sources import CompactedFiles, StoredRanges
 from llmops_core.storage.parquet.tail import JournalTails
 
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from llmops_core.batch import SpanBatch
     from llmops_core.plugins import Registry
     from llmops_core.storage.parquet.compaction import Compactor
+    from llmops_core.storage.parquet.rewriting import Rewriter
 
 __all__ = ["ParquetStorage", "write_options"]
 
@@ -126,15 +132,23 @@ class ParquetStorage:
         if not len(batch):
             return
         name = file_name(batch.writer_id, batch.first_seq, batch.last_seq)
+        batch = storable(batch)
         days = _days(batch)
-        for day, rows in sorted(days.items()):
-            path = self.folder / day / name
-            # In this order: a file goes only after the compacted one that holds it has come.
-            if path.exists() or self._is_compacted(day, batch):
-                continue
-            table = batch.arrow if len(days) == 1 else batch.arrow.take(rows)
-            make_folder(path.parent)
-            _write_file(path, table.replace_schema_metadata(_metadata(batch, table)))
+        make_folder(self.folder)
+        with writing(self.folder):
+            for day, rows in sorted(days.items()):
+                path = self.folder / day / name
+                # In this order: a file goes only after the compacted one that holds it has come.
+                if path.exists():
+                    continue
+                held = self._compacted.held(self.folder / day, batch.writer_id)
+                kept = _without(batch, rows, held)
+                if not len(kept):
+                    continue
+                whole = len(kept) == len(batch)
+                table = batch.arrow if whole else batch.arrow.take(list(kept))
+                make_folder(path.parent)
+                _write_file(path, table.replace_schema_metadata(_metadata(batch, table)))
 
     async def query(self, query: SpanQuery) -> pa.Table:
         """Answer a query over the files and the journals' tails.
@@ -149,6 +163,30 @@ class ParquetStorage:
         except asyncio.CancelledError:
             cancellation.cancel()
             raise
+
+    async def delete(self, query: SpanQuery) -> int:
+        """Delete the spans that *query* selects, in files and in the journals beside them.
+
+        The files that hold one are written anew, so it takes as long as they are large, and a
+        second more: for a moment a listing may still lead others to the old ones. Runs on a helper
+        thread. Waits for a compaction, and raises ``RetryableError`` if that takes too long.
+        """
+        selection = check_selection(query)
+        rewriter = self._rewriter()
+        if not (await self.query(_any_of(selection))).num_rows:
+            return 0
+        return await asyncio.to_thread(rewriter.delete, selection)
+
+    async def replace(self, batch: SpanBatch) -> int:
+        """Rewrite stored spans, as :meth:`delete` deletes them: by files that replace files."""
+        return await asyncio.to_thread(self._rewriter().replace, storable(batch))
+
+    def _rewriter(self) -> Rewriter:
+        from llmops_core.storage.parquet.rewriting import Rewriter
+
+        if self.read_only:
+            raise StorageError("the storage was opened for reading", "expected one opened to write")
+        return Rewriter(self.folder, self._engine, self._source, self._compacted)
 
     def compaction(self) -> Compactor:
         """Return a compaction of closed days for the monitor to run when it is idle.
@@ -197,11 +235,6 @@ class ParquetStorage:
             sound = [f for f in files if not self._is_left_out(f.path)]
             return tail, self._compacted.visible(sound)
 
-    def _is_compacted(self, day: str, batch: SpanBatch) -> bool:
-        """Whether a range was written before, and its file has been replaced since."""
-        first, last = batch.first_seq, batch.last_seq
-        return self._compacted.hold(self.folder / day, batch.writer_id, first, last)
-
     def _damaged(self, paths: Sequence[str], cancellation: Cancellation) -> list[str]:
         """Find, by halving, the files that are damaged behind a sound footer."""
         if not paths or self._engine.can_read(paths, cancellation):
@@ -245,6 +278,19 @@ def _days(batch: SpanBatch) -> dict[str, Sequence[int]]:
     for at, end in enumerate(ends.to_pylist()):
         days.setdefault(day_of(end), []).append(at)
     return dict(days)
+
+
+def _any_of(selection: SpanQuery) -> SpanQuery:
+    """Ask for one of the selected spans; by the way, files that cannot be read are left out."""
+    return msgspec.structs.replace(selection, columns=("span_id",), limit=1)
+
+
+def _without(batch: SpanBatch, rows: Sequence[int], held: Ranges) -> Sequence[int]:
+    """Leave out of the places *rows* those of spans that a compacted file speaks for."""
+    if not len(held.within(batch.first_seq, batch.last_seq)):
+        return rows
+    seqs = batch.seqs()
+    return [at for at in rows if (seqs[at] or 0) not in held]
 
 
 def _state(path: str) -> tuple[int, int] | None:
@@ -325,7 +371,7 @@ def write_options(rows: int) -> dict[str, Any]:
         "data_page_size": 64 * 1024,
     }
     if "bloom_filter_options" in inspect.signature(pq.ParquetWriter.__init__).parameters:
-        bloom = {"ndv": min(rows, _GROUP_ROWS), "fpp": 0.01}
+        bloom = {"ndv": max(1, min(rows, _GROUP_ROWS)), "fpp": 0.01}
         options["bloom_filter_options"] = {"trace_id": bloom, "span_id": bloom}
     return options
 
