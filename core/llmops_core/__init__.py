@@ -4,12 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmops_core.batch import SpanBatch, spans_from_arrow, spans_to_arrow
 from llmops_core.clock import Clock
-from llmops_core.context import (
-    enclosing_call,
-    follow_framework,
-    monitoring_session,
-    monitoring_trace,
-)
+from llmops_core.context import add_session_fields, monitoring_session, monitoring_trace
 from llmops_core.decorating.decorator import monitor_llm
 from llmops_core.default import default_monitor
 from llmops_core.delivery.flushing import FlushReport
@@ -33,7 +28,9 @@ from llmops_core.intake.recorder import Recorder
 from llmops_core.measuring.measure import measure_text, measure_text_sync
 from llmops_core.measuring.published import CollectorRegistry, MetricCollector
 from llmops_core.monitor import Monitor
+from llmops_core.nesting import OpenRun, enclosing_run, follow_framework, is_nested, late_here
 from llmops_core.plugins import Registry
+from llmops_core.propagation import carry, traceparent
 from llmops_core.protocols import Collector, Editable, Exporter, Storage
 from llmops_core.query import Aggregate, Filter, Order, SpanQuery
 from llmops_core.reader import StorageReader, open_storage
@@ -74,6 +71,7 @@ __all__ = [
     "Monitor",
     "MonitorClosed",
     "MonitorConfig",
+    "OpenRun",
     "Order",
     "Outcome",
     "PermanentError",
@@ -94,15 +92,19 @@ __all__ = [
     "UnknownPart",
     "UnknownStorage",
     "WebSocketConfig",
+    "add_session_fields",
     "ashutdown",
+    "carry",
     "default_monitor",
     "describe_error",
-    "enclosing_call",
+    "enclosing_run",
     "follow_framework",
     "hookimpl",
     "initialize_monitoring",
     "initialize_monitoring_sync",
+    "is_nested",
     "know",
+    "late_here",
     "measure_text",
     "measure_text_sync",
     "monitor_llm",
@@ -113,6 +115,7 @@ __all__ = [
     "span_tree",
     "spans_from_arrow",
     "spans_to_arrow",
+    "traceparent",
 ]
 
 if TYPE_CHECKING:

@@ -157,6 +157,7 @@ class MonitorConfig(BaseSettings):
     open_spans: int | None = None
     idle_seconds: float | None = None
     shutdown_seconds: float | None = None
+    join_opentelemetry: bool | None = None
     max_queue_size: int | None = None
 
     _parts: ClassVar[tuple[str, ...]] = (

@@ -1,41 +1,38 @@
-"""What runs now: the open decorated call, the session and the trace, kept in context variables.
+"""The session and the trace that are set here, kept in context variables; and ids.
 
 Context variables follow ``await``, tasks, ``asyncio.gather``, ``asyncio.to_thread`` and the thread
 pools of LangChain. They do not follow ``threading.Thread``, ``ThreadPoolExecutor.submit`` and
-``loop.run_in_executor``: there a call starts a trace of its own, unless you hand the context on with
-``contextvars.copy_context().run``.
+``loop.run_in_executor``: there a call starts a trace of its own, unless :func:`~llmops_core.carry`
+hands the context on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable
 from contextvars import ContextVar, Token
 from hashlib import blake2b
 from random import Random
 from time import time_ns
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from llmops_core.trace_context import Remote, ambient_span, parse_traceparent
+
 __all__ = [
-    "ACTIVE",
-    "SESSION",
-    "TRACE",
-    "ActiveCall",
+    "REMOTE_PARENT",
+    "Joined",
     "add_root_fields",
-    "enclosing_call",
-    "error_readers",
-    "follow_framework",
+    "add_session_fields",
     "id_text",
     "monitoring_session",
     "monitoring_trace",
     "new_root_id",
     "new_run_id",
-    "outer_runs",
+    "session_here",
+    "trace_here",
     "trace_id_of",
 ]
 
@@ -45,46 +42,53 @@ _bits: Final = _random.getrandbits
 os.register_at_fork(after_in_child=_random.seed)
 
 MAX_ID: Final = 256
+#: The attribute of a span whose parent is a span of another process or library.
+REMOTE_PARENT: Final = "llmops.remote_parent"
 #: Bits of a UUID of version 7 that are random, below its milliseconds; and those that are fixed.
 _VERSION: Final = 7 << 76 | 2 << 62
 _RANDOM: Final = ((1 << 80) - 1) & ~(0xF << 76 | 3 << 62)
 
 
-class ActiveCall(msgspec.Struct, eq=False):
-    """A decorated call that is open. A struct, as one is made on the caller's thread at each call."""
+class Joined(NamedTuple):
+    """The trace that roots join: its id, its name, and the span of elsewhere that is their parent."""
 
-    run_id: int
-    parent: int | None
-    recorder: Any
-    #: The framework's own run around it, if any.
-    outer: int | None
-    above: ActiveCall | None
-    token: Token[ActiveCall | None] | None = None
+    trace_id: str
+    name: str | None = None
+    remote: Remote | None = None
 
 
-ACTIVE: Final[ContextVar[ActiveCall | None]] = ContextVar("llmops_call", default=None)
-#: Session and user of what starts now.
-SESSION: Final[ContextVar[tuple[str, str | None] | None]] = ContextVar(
-    "llmops_session", default=None
-)
-#: Id and name of the trace that roots join.
-TRACE: Final[ContextVar[tuple[str, str | None] | None]] = ContextVar("llmops_trace", default=None)
-
-OuterRun = Callable[[object], int | None]
-ErrorFields = Callable[[BaseException], dict[str, Any] | None]
-outer_runs: Final[list[OuterRun]] = []
-error_readers: Final[list[ErrorFields]] = []
-
-
-def follow_framework(outer_run: OuterRun, error_fields: ErrorFields) -> None:
-    """Let decorated calls know of a framework. Called once, when its integration is imported.
-
-    *outer_run* returns the run that the framework has open here and that the given recorder knows,
-    so that a decorated call inside it is its child. *error_fields* returns the fields of an error
-    that is the framework's control flow, else None. Both run on the caller's thread at each call.
+class _Held(msgspec.Struct, eq=False):
+    """What a block has set. ``left``: the block was left in another context, so that the variable
+    could not be set back: its value does not count any more.
     """
-    outer_runs.append(outer_run)
-    error_readers.append(error_fields)
+
+    value: Any
+    above: _Held | None
+    left: bool = False
+
+
+#: Session and user of what starts now; the trace that roots join.
+_SESSION: Final[ContextVar[_Held | None]] = ContextVar("llmops_session", default=None)
+_TRACE: Final[ContextVar[_Held | None]] = ContextVar("llmops_trace", default=None)
+
+
+def _value_of(variable: ContextVar[_Held | None]) -> Any:
+    held = variable.get()
+    while held is not None and held.left:
+        held = held.above
+    return held.value if held is not None else None
+
+
+def session_here() -> tuple[str, str | None] | None:
+    """Return the session and the user that are set here."""
+    found: tuple[str, str | None] | None = _value_of(_SESSION)
+    return found
+
+
+def trace_here() -> Joined | None:
+    """Return the trace that roots here join."""
+    found: Joined | None = _value_of(_TRACE)
+    return found
 
 
 def new_run_id() -> int:
@@ -97,52 +101,53 @@ def new_root_id() -> int:
     return time_ns() // 1_000_000 << 80 | _bits(80) & _RANDOM | _VERSION
 
 
-def enclosing_call(recorder: object, given: int | None) -> int | None:
-    """Return the decorated call that is nearer than the framework's run *given*, else *given*.
-
-    A call is nearer if the framework's run around it is the same: nothing of the framework started
-    since. Called by handlers on the host's thread.
-    """
-    call = ACTIVE.get()
-    while call is not None and not _same(call.recorder, recorder):
-        call = call.above
-    if call is not None and call.outer == given:
-        return call.run_id
-    return given
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two recorders are one monitor's: a call may be older than the default monitor."""
-    return one is other or getattr(one.queue, "target", one) is other.queue
-
-
-def add_root_fields(fields: dict[str, Any]) -> None:
-    """Put the session and the trace that are set here into the fields of a root."""
-    session = SESSION.get()
+def add_session_fields(fields: dict[str, Any]) -> None:
+    """Put the session that is set here into the fields of a run that has none of its own."""
+    session = session_here()
     if session is not None:
         if not fields.get("session_id"):
             fields["session_id"] = session[0]
         if session[1] is not None and not fields.get("user_id"):
             fields["user_id"] = session[1]
-    trace = TRACE.get()
-    if trace is not None and "_trace_id" not in fields:
-        fields["_trace_id"] = trace[0]
-        if trace[1] is not None:
-            fields["attributes"] = {**(fields.get("attributes") or {}), "trace_name": trace[1]}
+
+
+def add_root_fields(fields: dict[str, Any], *, ambient: bool = False) -> None:
+    """Put the session and the trace that are set here into the fields of a root.
+
+    *ambient*: OpenTelemetry's span around it is the parent where nothing else is.
+    """
+    if _SESSION.get() is not None:
+        add_session_fields(fields)
+    joined = trace_here() if _TRACE.get() is not None else None
+    if joined is None and ambient:
+        remote = ambient_span()
+        joined = Joined(remote.trace_id, None, remote) if remote is not None else None
+    if joined is None or "_trace_id" in fields:
+        return
+    fields["_trace_id"] = joined.trace_id
+    told: dict[str, str] = {}
+    if joined.name is not None:
+        told["trace_name"] = joined.name
+    if joined.remote is not None:
+        fields["_remote_parent"] = joined.remote.span_id
+        told[REMOTE_PARENT] = "true"
+    if told:
+        fields["attributes"] = {**(fields.get("attributes") or {}), **told}
 
 
 class _Scope:
     """A context manager, sync and async, around one context variable."""
 
-    _variable: ContextVar[Any]
+    _variable: ContextVar[_Held | None]
 
     def __init__(self, shown: str, value: Any) -> None:
         self._shown = shown
         self._value = value
-        self._tokens: list[Any] = []
+        self._entered: list[tuple[_Held, Token[_Held | None]]] = []
 
     def __enter__(self) -> str:
-        self._tokens.append(self._variable.set(self._value))
+        held = _Held(self._value, self._variable.get())
+        self._entered.append((held, self._variable.set(held)))
         return self._shown
 
     def __exit__(
@@ -151,9 +156,16 @@ class _Scope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # An async generator may be left in another context than it was entered in.
-        with contextlib.suppress(ValueError, IndexError):
-            self._variable.reset(self._tokens.pop())
+        if not self._entered:
+            return
+        # One object may be entered by several tasks at once: each leaves what it entered itself.
+        here = self._variable.get()
+        mine = [at for at, (held, _) in enumerate(self._entered) if held is here]
+        held, token = self._entered.pop(mine[-1] if mine else -1)
+        try:
+            self._variable.reset(token)
+        except ValueError:  # an async generator that is closed in another context
+            held.left = True
 
     async def __aenter__(self) -> str:
         return self.__enter__()
@@ -174,7 +186,7 @@ class monitoring_session(_Scope):  # noqa: N801 - used as a function: ``with mon
     A session that a framework is given itself (``metadata={"session_id": ...}``) comes first.
     """
 
-    _variable = SESSION
+    _variable = _SESSION
 
     def __init__(self, session_id: object = None, *, user_id: object = None) -> None:
         shown = id_text(session_id) or f"{new_root_id():032x}"
@@ -187,17 +199,22 @@ class monitoring_trace(_Scope):  # noqa: N801 - used as a function: ``with monit
     Use it with ``with`` or ``async with``; it yields the trace's id, 32 hex digits. A name gives
     the same trace within one session, today and in another process; without a name the trace is
     fresh.
+
+    *traceparent* is the W3C header of a request: the calls join its trace, as children of its span.
+    What is no such header, None included, counts as none.
     """
 
-    _variable = TRACE
+    _variable = _TRACE
 
-    def __init__(self, trace_name: object = None) -> None:
+    def __init__(self, trace_name: object = None, *, traceparent: object = None) -> None:
         self._name = id_text(trace_name)
+        self._remote = parse_traceparent(traceparent)
         super().__init__("", None)
 
     def __enter__(self) -> str:
-        trace_id = trace_id_of(self._name)
-        self._shown, self._value = trace_id, (trace_id, self._name)
+        remote = self._remote
+        trace_id = trace_id_of(self._name) if remote is None else remote.trace_id
+        self._shown, self._value = trace_id, Joined(trace_id, self._name, remote)
         return super().__enter__()
 
 
@@ -211,7 +228,7 @@ def trace_id_of(name: str | None, session_id: str | None = None) -> str:
     if len(name) == 32 and all(c in "0123456789abcdef" for c in name):
         return name  # an id already: of another process, or of OpenTelemetry
     if session_id is None:
-        session = SESSION.get()
+        session = session_here()
         session_id = session[0] if session else ""
     key = f"{session_id}\0{name}".encode(errors="replace")
     return blake2b(key, digest_size=16).hexdigest()

@@ -109,7 +109,13 @@ class Monitor:
         self._journal_root = pipeline.journal_root
         self._left: dict[str, Any] | None = None
         #: What handlers report to.
-        self.recorder = Recorder(pipeline.queue, freezer, self._clock, self._failures)
+        self.recorder = Recorder(
+            pipeline.queue,
+            freezer,
+            self._clock,
+            self._failures,
+            join_opentelemetry=self.settings.join_opentelemetry,
+        )
         _monitors.add(self)
         if is_child_of_multiprocessing():
             close_with_multiprocessing(self, Monitor.close)

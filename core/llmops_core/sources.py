@@ -153,6 +153,8 @@ def _kind_name(kind: Any) -> str:
     name = str(getattr(kind, "__name__", kind))
     if "int" in name:
         return "a whole number"
+    if name == "bool":
+        return "true or false"
     return "a number" if "float" in name else name.replace("typing.", "")
 
 

@@ -18,12 +18,12 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 import crewai.events.types as event_types
-from crewai.events import event_bus
+from crewai.events import event_bus, event_context
 from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.event_context import get_current_parent_id
 
-from llmops_core import Monitor, enclosing_call
+from llmops_core import Monitor, OpenRun, add_session_fields, enclosing_run
 from llmops_integrations.crewai import reading
 from llmops_integrations.crewai.translate import END, MARK, READERS, START, Reader
 from llmops_integrations.crewai.translate_more import HIDDEN
@@ -38,6 +38,7 @@ __all__ = [
     "bus",
     "control_flow",
     "event_classes",
+    "open_here",
     "open_run",
 ]
 
@@ -109,6 +110,8 @@ class Book:
         self.watches: tuple[Watch, ...] = ()
         self._streams: dict[int, None] = {}
         self._hidden: dict[int, int | None] = {}
+        #: The trace of each run whose start was seen.
+        self._traces: dict[int, int | str] = {}
 
     @property
     def watching(self) -> bool:
@@ -143,6 +146,7 @@ class Book:
         run_id = reading.run_id_of(event.event_id) or 0
         if what is START:
             self._identify(source, parent, fields, watches)
+            self._place(run_id, event.parent_event_id, parent, fields)
             if HIDDEN in fields:
                 _keep(self._hidden, run_id, parent)
             recorder.start(run_id, parent, fields, at)
@@ -175,12 +179,32 @@ class Book:
         if identity:
             for name, value in identity.items():
                 fields.setdefault(name, value)
-        if parent is None or "_subject" in fields:
-            self.recorder.add_root_fields(fields)
+
+    def _place(
+        self, run_id: int, parent_event_id: Any, parent: int | None, fields: dict[str, Any]
+    ) -> None:
+        """Tell what is nearer than the parent that CrewAI tells: of another framework, a function."""
         stored = self.stored(parent)
-        nearer = enclosing_call(self.base, stored)
-        if nearer != stored:
-            fields["_nearer"] = nearer
+        own = None if stored is None else OpenRun(stored, self._traces.get(stored))
+        around = enclosing_run(self.base, own, told_late=True, here=parent_event_id or None)
+        trace = None if around is None else around.trace
+        if around is not None and around is not own:
+            fields["_nearer"] = around.run_id
+            add_session_fields(fields)
+        elif parent is None or "_subject" in fields:
+            self.recorder.add_root_fields(fields)
+            trace = fields.get("_trace_id") or run_id
+        if trace is not None:
+            _keep(self._traces, run_id, trace)
+
+    def trace_of(self, run_id: int | None) -> int | str | None:
+        """Return the trace of a run, or of the nearest run around the caller that is known."""
+        if run_id in self._traces:
+            return self._traces[run_id]
+        open_here = getattr(event_context, "_event_id_stack", None)  # no public name tells them all
+        stack = open_here.get() if open_here is not None else ()
+        known = (self._traces.get(reading.run_id_of(event) or 0) for event, _ in reversed(stack))
+        return next((trace for trace in known if trace is not None), None)
 
     def stored(self, run_id: int | None) -> int | None:
         """Return the run itself, or the one around it where it is not stored."""
@@ -311,16 +335,21 @@ class Bus:
 bus: Final = Bus()
 
 
-def open_run(recorder: object) -> int | None:
+def open_here() -> str | None:
+    """Return the id of the event that is open here, which tells a run; None if nobody listens."""
+    return (get_current_parent_id() or None) if bus.listening else None
+
+
+def open_run(recorder: object) -> OpenRun | None:
     """Return the stored run of CrewAI that is open here and recorded by *recorder*."""
-    if not bus.listening:
-        return None
-    run_id = reading.run_id_of(get_current_parent_id())
+    run_id = reading.run_id_of(open_here())
     if run_id is None:
         return None
     for book in bus.books:
-        if book.base is recorder and (book.watching):
-            return book.stored(run_id)
+        if book.base is recorder and book.watching:
+            stored = book.stored(run_id)
+            if stored is not None:
+                return OpenRun(stored, book.trace_of(stored), told_late=True)
     return None
 
 

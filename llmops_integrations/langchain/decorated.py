@@ -1,4 +1,4 @@
-"""Decorated functions inside LangChain and LangGraph: whose children they are, and what they raise."""
+"""What is open of LangChain and LangGraph here, for what else runs inside: and what it raises."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from uuid import UUID
 
 from langchain_core.runnables.config import var_child_runnable_config
 
-from llmops_core import follow_framework
-from llmops_integrations.langchain.runs import runs_known_to
+from llmops_core import OpenRun, follow_framework
+from llmops_integrations.langchain.runs import open_run_of, runs_known_to
 from llmops_integrations.langchain.translate import error_fields, outcome_of_error
 
 __all__ = ["open_run", "register"]
 
 
 def register() -> None:
-    """Let decorated functions find the run that is open around them."""
+    """Let decorated functions and other frameworks find the run that is open around them."""
     follow_framework(open_run, control_flow)
 
 
-def open_run(recorder: object) -> int | None:
+def open_run(recorder: object) -> OpenRun | None:
     """Return the stored run of LangChain that is open here and known to *recorder*."""
     config = var_child_runnable_config.get()
     if not config:
@@ -29,9 +29,7 @@ def open_run(recorder: object) -> int | None:
     if within is None or runs is None:
         return None
     run = runs.get(within.int)
-    if run is None:
-        return None
-    return run.parent if run.kind is None else within.int
+    return None if run is None else open_run_of(run, within.int)
 
 
 def control_flow(error: BaseException) -> dict[str, Any] | None:

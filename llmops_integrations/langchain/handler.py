@@ -75,7 +75,8 @@ class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
     ) -> None:
         try:
             key = run_id.int
-            given, parent, above = self._parent(parent_run_id)
+            place = self._parent(parent_run_id)
+            given = place.given
             name: str | None = kwargs.get("name")
             if type(name) is not str or not name or len(name) > MAX_TEXT:
                 name = name_of(kwargs, serialized, "") or None
@@ -84,10 +85,11 @@ class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
             about = metadata or _NOTHING
             values = tuple(about.values())
             outline = self._outlines.find(
-                name, tags or (), about, values, kwargs, given is not None, above, named
+                name, tags or (), about, values, kwargs, given is not None, place.facts, named
             )
             kind = outline.kind
-            run = Run(kind, outline.name, parent, given, outline.facts)
+            run = Run(kind, outline.name, place.parent, given, outline.facts)
+            run.trace, run.late, run.late_parent = place.trace, place.late, place.told_late
             runs.open(key, run, self)
             if kind is None:
                 self._recorder.skip()
@@ -99,7 +101,7 @@ class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
                 run.thread = fields.get("thread_id")
             if type(inputs) is not dict or len(inputs) != 1 or not is_placeholder(inputs):
                 fields["input"] = self._recorder.freeze(inputs)
-            self._recorder.start(key, parent, fields, outline.promotable)
+            self._tell_start(key, run, place, fields, outline.promotable)
         except (Exception, SystemExit) as error:
             self._recorder.report("on_chain_start", error)
 

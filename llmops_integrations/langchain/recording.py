@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID, uuid4
 
 from langchain_core.runnables.config import var_child_runnable_config
 
-from llmops_core import Recorder, enclosing_call
+from llmops_core import OpenRun, Recorder, enclosing_run, is_nested, late_here
 from llmops_integrations.langchain import handoffs
 from llmops_integrations.langchain.mapping import AGENT_RUN, EDGE, IN_AGENT, NODE, inherited_facts
 from llmops_integrations.langchain.metadata import framework_of, identity_fields
 from llmops_integrations.langchain.reading import name_of
-from llmops_integrations.langchain.runs import OpenRuns, Run
+from llmops_integrations.langchain.runs import OpenRuns, Run, open_run_of
 
-__all__ = ["PREBUILT_STEP", "Recording", "guarded"]
+__all__ = ["PREBUILT_STEP", "Place", "Recording", "guarded"]
 
 _Method = TypeVar("_Method", bound=Callable[..., None])
 
@@ -43,6 +43,24 @@ def guarded(method: _Method) -> _Method:
     return cast("_Method", call)
 
 
+class Place(NamedTuple):
+    """Where a run is: its parent as the framework knows it, the one that is stored, its facts.
+
+    ``trace`` is None for a root. ``late`` is what a framework that tells late has open here;
+    ``told_late``, whether the stored parent is its.
+    """
+
+    given: int | None
+    parent: int | None
+    facts: int
+    trace: int | str | None = None
+    late: object = None
+    told_late: bool = False
+
+
+_ROOT: Final = Place(None, None, 0)
+
+
 class Recording:
     """The part of the handler that knows runs, and no callback. *_runs* are those of the monitor."""
 
@@ -59,9 +77,10 @@ class Recording:
         metadata: Mapping[str, Any],
     ) -> None:
         """Start a run that is always stored: a model, a tool, a retriever."""
-        given, parent, above = self._parent(parent_run_id)
-        below = inherited_facts(above)
-        run = Run(fields["kind"], fields["name"], parent, given, below)
+        place = self._parent(parent_run_id)
+        below = inherited_facts(place.facts)
+        run = Run(fields["kind"], fields["name"], place.parent, place.given, below)
+        run.trace, run.late, run.late_parent = place.trace, place.late, place.told_late
         run.model_known = "model" in fields
         self._runs.open(run_id.int, run, self)
         identity = identity_fields(tags, metadata)
@@ -71,9 +90,19 @@ class Recording:
         fields.update(identity)
         fields["framework"] = framework_of(metadata)
         fields["input"] = self._recorder.freeze(content)
-        if run.kind == "llm" and self._is_in_edge(given):
+        if run.kind == "llm" and self._is_in_edge(place.given):
             fields["_in_edge"] = True
-        self._recorder.start(run_id.int, parent, fields)
+        self._tell_start(run_id.int, run, place, fields)
+
+    def _tell_start(
+        self, run_id: int, run: Run, place: Place, fields: dict[str, Any], promotable: bool = False
+    ) -> None:
+        """Record a start; a root learns which trace it is in."""
+        if place.told_late:
+            fields["_late_parent"] = True
+        trace = self._recorder.start(run_id, place.parent, fields, promotable)
+        if place.parent is None:
+            run.trace = trace or run_id
 
     def _is_in_edge(self, given: int | None) -> bool:
         """Whether a run is below an edge function: a model that routes makes no node an agent."""
@@ -102,8 +131,10 @@ class Recording:
         fields["kind"] = kind
         fields["name"] = fields.get("model") or name_of(extra, None, kind)
         fields["framework"] = "langchain"
-        _, parent, _ = self._parent(extra.get("parent_run_id"))
-        self._recorder.end(run_id.int, parent, fields)
+        place = self._parent(extra.get("parent_run_id"))
+        if place.told_late:
+            fields["_late_parent"] = True
+        self._recorder.end(run_id.int, place.parent, fields)
 
     def _ask(
         self,
@@ -154,8 +185,8 @@ class Recording:
         fields["framework"] = "langchain"
         self._recorder.point(uuid4().int, parent, fields)
 
-    def _parent(self, parent_run_id: UUID | None) -> tuple[int | None, int | None, int]:
-        """Return the parent as the framework knows it, the one that is stored, and its facts.
+    def _parent(self, parent_run_id: UUID | None) -> Place:
+        """Return where a run is that starts.
 
         Attempts of ``with_fallbacks`` are told a wrong parent: none, or the parent of the fallback
         run. The framework's own context, read and never set, knows the right one.
@@ -173,8 +204,16 @@ class Recording:
                     given = within.int
         run = None if given is None else self._runs.get(given)
         if run is None:
-            # The parent runs without us, or there is none: what is monitored begins here, or with
-            # the decorated function around it.
-            return None, enclosing_call(self._recorder, None), 0
-        stored = run.parent if run.kind is None else given
-        return given, enclosing_call(self._recorder, stored), run.facts
+            # The parent runs without us, or there is none: what is monitored begins here, or in
+            # what another framework or a decorated function has open around it.
+            return self._in_others(None, None, 0) if is_nested() else _ROOT
+        if is_nested():
+            return self._in_others(given, open_run_of(run, given), run.facts)
+        return Place(given, run.parent if run.kind is None else given, run.facts, run.trace)
+
+    def _in_others(self, given: int | None, own: OpenRun | None, facts: int) -> Place:
+        around = enclosing_run(self._recorder, own)
+        late = late_here()
+        if around is None:
+            return Place(given, None, facts, None, late)
+        return Place(given, around.run_id, facts, around.trace, late, around.told_late)

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["MAX_RUNS", "OpenRuns", "Run", "runs_known_to", "runs_of"]
+from llmops_core import OpenRun
+
+__all__ = ["MAX_RUNS", "OpenRuns", "Run", "open_run_of", "runs_known_to", "runs_of"]
 
 MAX_RUNS: Final = 100_000
 MAX_GRAPHS: Final = 1_000
@@ -36,6 +38,21 @@ class Run(msgspec.Struct):
     thread: str | None = None
     asked: tuple[Any, ...] = ()
     extra: dict[str, Any] | None = None
+    #: The trace's id, as text or as the root's run id; and what a framework that tells its runs
+    #: late had open when this one started.
+    trace: int | str | None = None
+    late: object = None
+    #: Whether its parent is a run of that framework.
+    late_parent: bool = False
+
+
+def open_run_of(run: Run, run_id: int | None) -> OpenRun | None:
+    """Return an open run as other frameworks see it: the run itself, or the one that is stored."""
+    if run.kind is not None:
+        return None if run_id is None else OpenRun(run_id, run.trace, run.late)
+    if run.parent is None:
+        return None
+    return OpenRun(run.parent, run.trace, run.late, run.late_parent)
 
 
 class OpenRuns:

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import msgspec
 
-from llmops_core.context import ActiveCall
 from llmops_core.decorating.operation import Operation
 from llmops_core.freeze.freezer import Frozen
 from llmops_core.intake.drafts import span_id_of
 from llmops_core.measuring.published import keep_live
+from llmops_core.nesting import ActiveCall
 
 __all__ = ["Items"]
 

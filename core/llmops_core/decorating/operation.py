@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from llmops_core import context, holding
-from llmops_core.context import ACTIVE, SESSION, ActiveCall, new_root_id, new_run_id
+from llmops_core import context, holding, nesting
+from llmops_core.context import add_session_fields, new_root_id, new_run_id
 from llmops_core.decorating.arguments import Arguments
 from llmops_core.freeze.error_text import describe_error
 from llmops_core.intake.drafts import span_id_of
 from llmops_core.intake.recorder import Recorder
 from llmops_core.measuring.published import keep_live
+from llmops_core.nesting import ACTIVE, ActiveCall
 
 __all__ = ["FRAMEWORK", "Operation"]
 
@@ -85,17 +86,19 @@ class Operation:
     def place(self) -> ActiveCall:
         """Return a new call; its parent is the nearest of the decorated and the framework's runs."""
         recorder = self.fixed or holding.default_recorder()
+        outer = nesting.outer_run(recorder)
         above = ACTIVE.get()
-        outer = None
-        for find in context.outer_runs:
-            outer = find(recorder)
-            if outer is not None:
-                break
         if above is None and outer is None:
             return ActiveCall(new_root_id(), None, recorder, None, None)
-        parent = context.enclosing_call(recorder, outer)
-        run_id = new_root_id() if parent is None else new_run_id()
-        return ActiveCall(run_id, parent, recorder, outer, above)
+        around = nesting.nearest_here(recorder, outer)
+        if around is None:
+            return ActiveCall(new_root_id(), None, recorder, None, above)
+        call = ActiveCall(new_run_id(), around.run_id, recorder, None, above)
+        call.outer = None if outer is None else outer.run_id
+        call.trace = around.trace
+        # A framework that tells its runs late, as CrewAI does, may tell this one's parent later.
+        call.late_parent = around.told_late
+        return call
 
     def start(self, call: ActiveCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record the start of a call that was placed."""
@@ -108,17 +111,14 @@ class Operation:
         fields = (self._root if parent is None else self._child).copy()
         fields["input"] = recorder.freeze(content)
         if parent is not None or self._has_ids:  # of a root the recorder sees to it
-            session = SESSION.get()
-            if session is not None:
-                fields["session_id"] = session[0]
-                if session[1] is not None:
-                    fields["user_id"] = session[1]
+            add_session_fields(fields)
         if self._has_ids:
             self._add_ids(fields, parent, args, kwargs)
-        if parent is not None and parent == call.outer:
-            # A framework that tells its runs late, as CrewAI does, may tell this one's parent later.
+        if call.late_parent:
             fields["_late_parent"] = True
-        recorder.start(call.run_id, parent, fields)
+        trace = recorder.start(call.run_id, parent, fields)
+        if parent is None:
+            call.trace = trace or call.run_id
 
     def _add_ids(
         self,
@@ -195,12 +195,7 @@ class Operation:
 
     def leave(self, call: ActiveCall) -> None:
         """Make what was active before the active one again."""
-        token, call.token = call.token, None
-        if token is not None:
-            try:
-                ACTIVE.reset(token)
-            except ValueError:  # a coroutine that was closed in another context
-                return
+        nesting.leave(call)
 
     def _report(self, where: str, error: Exception) -> None:
         recorder = self.fixed or holding.default_recorder()
@@ -209,7 +204,7 @@ class Operation:
 
 def error_fields(error: BaseException) -> dict[str, Any]:
     """Return outcome, type and message of what a call raised."""
-    for read in context.error_readers:
+    for read in nesting.error_readers:
         fields = read(error)
         if fields is not None:
             return fields

@@ -12,9 +12,9 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
-from llmops_core.context import ActiveCall
 from llmops_core.decorating.items import Items
 from llmops_core.decorating.operation import Operation
+from llmops_core.nesting import ActiveCall
 
 __all__ = ["wrap"]
 

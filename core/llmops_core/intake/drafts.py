@@ -38,7 +38,7 @@ def draft_of(run: Run, mono: int, fields: dict[str, Any], outcome: str) -> Draft
     elif run.awaited_parent is not None:
         draft["parent_id"] = span_id_of(run.awaited_parent)
     else:
-        draft["parent_id"] = None
+        draft["parent_id"] = run.remote_parent
     agent, draft["agent_span_id"] = nearest_agent(run)
     if run.kind == "agent":
         draft["agent"] = draft.get("agent") or draft.get("name")

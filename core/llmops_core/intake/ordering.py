@@ -14,7 +14,6 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from llmops_core.context import add_root_fields
 from llmops_core.freeze.freezer import Frozen
 from llmops_core.intake.queue import END, EVENT_BYTES, MARK, POINT, START, HostEvent
 
@@ -134,7 +133,7 @@ class OrderedRecorder:
         self.report = recorder.report
         self.skip = recorder.skip
         #: Puts the session and the trace that are set here into a root's fields.
-        self.add_root_fields = add_root_fields
+        self.add_root_fields = recorder.add_root_fields
         self._offset = recorder.wall() - recorder.monotonic()
 
     def start(

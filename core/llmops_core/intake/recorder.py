@@ -38,13 +38,20 @@ class Recorder:
     """
 
     def __init__(
-        self, queue: IntakeQueue, freezer: Freezer, clock: Clock, failures: Failures
+        self,
+        queue: IntakeQueue,
+        freezer: Freezer,
+        clock: Clock,
+        failures: Failures,
+        *,
+        join_opentelemetry: bool = False,
     ) -> None:
         self.queue = queue
         self.freeze: Callable[[object], Frozen] = freezer.freeze
         self._monotonic = self.monotonic = clock.monotonic_ns
         self._wall = self.wall = clock.wall_ns
         self._failures = failures
+        self._join_opentelemetry = join_opentelemetry
         # next() on a counter is atomic, and cheaper than a lock.
         self._skips = count(1)
         self._skipped = 0
@@ -60,10 +67,15 @@ class Recorder:
         parent_run_id: int | None,
         fields: dict[str, Any],
         promotable: bool = False,
-    ) -> None:
-        """Record that a run starts. ``promotable``: a task becomes an agent when it calls a model."""
+    ) -> str | None:
+        """Record that a run starts. ``promotable``: a task becomes an agent when it calls a model.
+
+        Returns the id of the trace that a root joins; None for a child, and for a trace of its own.
+        """
+        trace: str | None = None
         if parent_run_id is None:
-            add_root_fields(fields)
+            self.add_root_fields(fields)
+            trace = fields.get("_trace_id")
         content = fields.get("input")
         weight = EVENT_BYTES + content.weight if type(content) is Frozen else EVENT_BYTES
         self.queue.put(
@@ -78,6 +90,11 @@ class Recorder:
                 promotable,
             )
         )
+        return trace
+
+    def add_root_fields(self, fields: dict[str, Any]) -> None:
+        """Put the session and the trace that are set here into a root's fields."""
+        add_root_fields(fields, ambient=self._join_opentelemetry)
 
     def end(self, run_id: int, parent_run_id: int | None, fields: dict[str, Any]) -> None:
         """Record that a run ends. Give kind and name again: its start may never have been seen."""

@@ -79,6 +79,7 @@ class Run:
         "outcome",
         "parent",
         "promotable",
+        "remote_parent",
         "retry_key",
         "run_id",
         "span_id",
@@ -107,6 +108,8 @@ class Run:
         self.awaited_parent: int | None = None
         self.first_token_ns: int | None = None
         self.has_agent = False
+        #: The span of another process, or of another library, that a root is a child of.
+        self.remote_parent: str | None = None
         self.open_streams = 0
         self.outcome: str | None = None
         self.closed_by_us = False

@@ -162,6 +162,7 @@ class Tracer:
         named = run.fields.pop("_trace_id", None)
         trace = Trace(named or f"{run.run_id:032x}", event[3], event[4])
         trace.root = run
+        run.remote_parent = run.fields.pop("_remote_parent", None)
         return trace
 
     def _handoff(self, event: HostEvent) -> None:

@@ -1,0 +1,174 @@
+"""Whose child a run is: the nearest run around it, of whichever framework, or a decorated call.
+
+Nothing is attached in a callback. Each framework knows in its own context what it has open here;
+decorated calls keep theirs in a context variable. Of several the nearest is wanted, and it is found
+by what each saw when it started:
+
+- A decorated call is nearer than a framework's run if that run was around it when it started.
+- Frameworks that call their handlers at once (LangChain) note with each run what those that call
+  theirs later (CrewAI, from a pool) had open then. The run is nearer than a run of the late one if
+  that was the one it saw. The late one's own notes would come too late to be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from typing import Any, Final
+
+import msgspec
+
+__all__ = [
+    "ACTIVE",
+    "ActiveCall",
+    "OpenRun",
+    "enclosing_run",
+    "error_readers",
+    "follow_framework",
+    "is_nested",
+    "late_here",
+    "leave",
+    "nearest_here",
+    "nearest_run",
+    "outer_run",
+]
+
+
+class OpenRun(msgspec.Struct, eq=False):
+    """A run that a framework has open. ``trace`` is its trace's id, as text or its root's run id.
+
+    ``late``: what :func:`late_here` gave when it started. ``told_late``: its start is recorded
+    later than what starts in it.
+    """
+
+    run_id: int
+    trace: int | str | None = None
+    late: object = None
+    told_late: bool = False
+
+
+class ActiveCall(msgspec.Struct, eq=False):
+    """A decorated call that is open. A struct, as one is made on the caller's thread at each call."""
+
+    run_id: int
+    parent: int | None
+    recorder: Any
+    #: The framework's own run around it, if any.
+    outer: int | None
+    above: ActiveCall | None
+    token: Token[ActiveCall | None] | None = None
+    trace: int | str | None = None
+    told_late: bool = False
+    late_parent: bool = False
+    #: It was left in another context than it was entered in, where it seems to be open still.
+    left: bool = False
+
+
+ACTIVE: Final[ContextVar[ActiveCall | None]] = ContextVar("llmops_call", default=None)
+
+FindRun = Callable[[object], OpenRun | None]
+ErrorFields = Callable[[BaseException], dict[str, Any] | None]
+Here = Callable[[], object]
+
+_early: Final[list[FindRun]] = []
+_late: Final[list[FindRun]] = []
+_late_here: Final[list[Here]] = []
+error_readers: Final[list[ErrorFields]] = []
+
+
+def follow_framework(find: FindRun, error_fields: ErrorFields, here: Here | None = None) -> None:
+    """Let runs of other frameworks, and decorated calls, know of a framework.
+
+    Called once, when its integration is imported. *find* returns the run that the framework has
+    open here and that the given recorder knows. *error_fields* returns the fields of an error that
+    is the framework's control flow, else None. *here* is given where the framework tells of its
+    runs later, from threads of its own: it returns what is open here by the framework's own name
+    for it, None for nothing, and is never wrong about it. All run on the caller's thread.
+    """
+    if here is None:
+        _early.append(find)
+    else:
+        _late.append(find)
+        _late_here.append(here)
+    error_readers.append(error_fields)
+
+
+def is_nested() -> bool:
+    """Whether anything but the framework that asks may be around the caller. Cheap."""
+    return bool(_late_here) or ACTIVE.get() is not None
+
+
+def late_here() -> object:
+    """Return what a framework that tells its runs late has open here; None for nothing."""
+    for here in _late_here:
+        found = here()
+        if found is not None:
+            return found
+    return None
+
+
+def enclosing_run(
+    recorder: object, given: OpenRun | None, *, told_late: bool = False, here: object = None
+) -> OpenRun | ActiveCall | None:
+    """Return the nearest run around one that starts; None if it is a root.
+
+    Called by handlers, on the host's thread. *given* is its parent as its own framework knows it.
+    A framework that tells late says so, and what it had open when the run started (*here*).
+    """
+    if told_late:
+        early = _find(_early, recorder)
+        nearest = early if early is not None and early.late == here else given
+    else:
+        nearest = _or_later(recorder, given)
+    return nearest_here(recorder, nearest)
+
+
+def nearest_here(recorder: object, outer: OpenRun | None) -> OpenRun | ActiveCall | None:
+    """Return the decorated call that is nearer than the framework's run *outer*, else *outer*."""
+    call = ACTIVE.get()
+    while call is not None and (call.left or not _same(call.recorder, recorder)):
+        call = call.above
+    if call is not None and call.outer == (None if outer is None else outer.run_id):
+        return call
+    return outer
+
+
+def nearest_run(recorder: object) -> OpenRun | ActiveCall | None:
+    """Return the nearest run that is open here, of whichever framework, or a decorated call."""
+    return nearest_here(recorder, outer_run(recorder))
+
+
+def outer_run(recorder: object) -> OpenRun | None:
+    """Return the nearest run of a framework that is open here."""
+    return _or_later(recorder, _find(_early, recorder))
+
+
+def leave(call: ActiveCall) -> None:
+    """Make what was active before a call the active one again."""
+    token, call.token = call.token, None
+    if token is not None:
+        try:
+            ACTIVE.reset(token)
+        except ValueError:  # a coroutine that was closed in another context
+            call.left = True
+
+
+def _or_later(recorder: object, given: OpenRun | None) -> OpenRun | None:
+    """Return *given*, or the run of a framework that tells late which started in it."""
+    token = late_here()
+    if token is not None and (given is None or given.late != token):
+        return _find(_late, recorder) or given
+    return given
+
+
+def _find(finders: list[FindRun], recorder: object) -> OpenRun | None:
+    for find in finders:
+        found = find(recorder)
+        if found is not None:
+            return found
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two recorders are one monitor's: a call may be older than the default monitor."""
+    return one is other or getattr(one.queue, "target", one) is other.queue
