@@ -13,9 +13,23 @@ from typing import Any, Final
 
 import pytest
 
-from servers import postgres_server, postgres_url
+from servers import (
+    mysql_empty,
+    mysql_server,
+    mysql_table,
+    mysql_url,
+    postgres_server,
+    postgres_url,
+)
 
-__all__ = ["postgres_server", "postgres_url"]  # fixtures
+__all__ = [  # fixtures
+    "mysql_empty",
+    "mysql_server",
+    "mysql_table",
+    "mysql_url",
+    "postgres_server",
+    "postgres_url",
+]
 
 # Keys and journals of the tests lie in a folder of their own, never in the user's.
 os.environ["LLMOPS_STATE_DIR"] = tempfile.mkdtemp(prefix="llmops-tests-")

@@ -15,6 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,3 +98,66 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     sign = "&" if "?" in postgres_server else "?"
     yield f"{postgres_server}{sign}schema={schema}"
     asyncio.run(drop())
+
+
+# ---- MySQL and MariaDB ----
+
+
+def _mysql_candidates() -> list[str]:
+    named = os.environ.get("LLMOPS_TEST_MYSQL_URL")
+    return [named] if named else ["mysql://root@127.0.0.1:3306/test"]
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> str:
+    """The URL of a MySQL or MariaDB database in which tables can be made."""
+    pytest.importorskip("asyncmy")
+    (url,) = _mysql_candidates()
+    try:
+        asyncio.run(mysql_statements(url, "SELECT 1"))
+    except Exception as error:
+        why = f"{url.rpartition('@')[2]}: {type(error).__name__}: {error}"
+        if "LLMOPS_TEST_MYSQL_URL" in os.environ:
+            pytest.fail(f"LLMOPS_TEST_MYSQL_URL does not answer: {why}")
+        pytest.skip(f"no MySQL or MariaDB server, and pip has none to install: {why}")
+    return url
+
+
+@pytest.fixture
+def mysql_url(mysql_server: str) -> Iterator[str]:
+    """A URL with a table of its own, which is dropped afterwards."""
+    table = f"llmops_test_{secrets.token_hex(6)}"
+    sign = "&" if "?" in mysql_server else "?"
+    yield f"{mysql_server}{sign}table={table}"
+    asyncio.run(mysql_statements(mysql_server, f"DROP TABLE IF EXISTS `{table}`"))
+
+
+@pytest.fixture(scope="session")
+def mysql_table(mysql_server: str) -> Iterator[str]:
+    """A URL with one table for many tests: making one takes half a second."""
+    table = f"llmops_test_{secrets.token_hex(6)}"
+    sign = "&" if "?" in mysql_server else "?"
+    yield f"{mysql_server}{sign}table={table}"
+    asyncio.run(mysql_statements(mysql_server, f"DROP TABLE IF EXISTS `{table}`"))
+
+
+@pytest.fixture
+def mysql_empty(mysql_server: str, mysql_table: str) -> Iterator[str]:
+    """The URL of that table, which is emptied afterwards."""
+    yield mysql_table
+    table = mysql_table.rpartition("=")[2]
+    asyncio.run(mysql_statements(mysql_server, f"DELETE FROM `{table}`"))
+
+
+async def mysql_statements(url: str, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements beside the storage; return the rows of the last one."""
+    from llmops_core.databases.url import DatabaseUrl
+    from llmops_core.storage.mysql.connecting import connected, connection_arguments
+
+    found: list[tuple[Any, ...]] = []
+    async with connected(connection_arguments(DatabaseUrl(url, port=3306))) as connection:
+        async with connection.cursor() as cursor:
+            for statement in statements:
+                await cursor.execute(statement)
+                found = list(await cursor.fetchall() or ())
+    return found

@@ -31,6 +31,8 @@ BUILTINS: Final[dict[str, dict[str, str]]] = {
     "storage": {
         "parquet": "llmops_core.storage.parquet",
         "memory": "llmops_core.storage.memory",
+        "mysql": "llmops_core.storage.mysql",
+        "mariadb": "llmops_core.storage.mysql",
     },
     "exporter": {
         "console": "llmops_core.exporters.console",
