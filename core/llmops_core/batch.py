@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, chain, repeat
+from itertools import accumulate, chain, pairwise, repeat
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -189,6 +189,15 @@ class SpanBatch:
         part._arrays = {name: array.slice(start, stop - start) for name, array in arrays}
         part.measured = self.measured
         return part
+
+    def parted(self, place: int | None) -> list[SpanBatch]:
+        """Cut off the span at *place*, which a storage refuses; halve where it is not known."""
+        if place is None or not 0 <= place < self._count:
+            edges = {0, self._count // 2, self._count}
+        else:
+            edges = {0, place, place + 1, self._count}
+        ordered = sorted(edges)
+        return [self.cut(a, b) for a, b in pairwise(ordered)]
 
     @classmethod
     def joined(cls, batches: Sequence[SpanBatch]) -> SpanBatch:

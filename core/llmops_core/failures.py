@@ -39,8 +39,8 @@ class Failures:
         self._lock = RLock()
         self._listener = None  # it works on a thread that only the parent has
 
-    def report(self, plugin: str, where: str, error: BaseException) -> None:
-        """Count a swallowed failure and log the first of its sort."""
+    def report(self, plugin: str, where: str, error: BaseException, *, quiet: bool = False) -> None:
+        """Count a swallowed failure and log the first of its sort; *quiet* where the caller logs."""
         cause = error.__cause__
         if cause is not None and not isinstance(cause, Exception):
             error = cause  # a plugin's sys.exit, which was made an ordinary error on its way here
@@ -50,7 +50,7 @@ class Failures:
                 key = "other"
             count = self._counts.get(key, 0) + 1
             self._counts[key] = count
-        if count == 1:
+        if count == 1 and not quiet:
             _log(plugin, where, error)
         if self._listener is not None:
             self._listener(plugin, where, error)

@@ -26,11 +26,12 @@ from llmops_core.delivery.notifying import Notifier
 from llmops_core.delivery.opening import OpenedLater
 from llmops_core.delivery.storing import STAGE, StoreWorker
 from llmops_core.delivery.thread import Delivery
-from llmops_core.errors import StorageError
+from llmops_core.errors import RetryableError, StorageError
 from llmops_core.failures import Failures
 from llmops_core.intake.queue import IntakeQueue
 from llmops_core.intake.thread import INTAKE_STAGE, Intake
 from llmops_core.intake.tracer import Tracer
+from llmops_core.journal.quarantine import Quarantine
 from llmops_core.journal.recovery import RecoveryReport, recover
 from llmops_core.journal.state import encode_state, trouble_of
 from llmops_core.journal.writer import new_writer_id
@@ -52,6 +53,9 @@ __all__ = ["OPEN_SECONDS", "Pipeline"]
 OPEN_SECONDS: Final = 30.0
 #: How long closing waits for a recovery that is under way.
 RECOVERY_SECONDS: Final = 0.5
+#: How long a recovery that failed waits before it tries again, at first and at most.
+FIRST_AGAIN_SECONDS: Final = 2.0
+LAST_AGAIN_SECONDS: Final = 60.0
 
 
 class Pipeline:
@@ -86,8 +90,7 @@ class Pipeline:
         with contextlib.ExitStack() as undo:
             self.lane = Lane("storage")
             undo.callback(self.lane.stop)
-            if not open_later:
-                self._open_storage(storage_name)
+            unreachable = None if open_later else self._open_storage(storage_name)
             undo.callback(self._close_storage, 1.0)
             self.journal_root = journal_root_of(storage, storage_name)
             self.journal = open_journal(self.journal_root, self.writer_id, settings, failures)
@@ -95,7 +98,9 @@ class Pipeline:
             self.collecting = Collecting(collectors, failures, find_collector)
             undo.callback(self.collecting.close)
             self.exporters = [ExportWorker(n, e, failures) for n, e in exporters.items()]
-            self.store = self._make_store()
+            self.store = self._make_store(storage_name)
+            if unreachable is not None:
+                self.store.unreachable(unreachable)
             self.compaction = IdleCompaction(storage, self.store, settings.compact, failures)
             self.delivery = self._make_delivery()
             self.watchdog = Watchdog(self._workers, failures.report)
@@ -120,10 +125,17 @@ class Pipeline:
         """Close again what was opened and never started."""
         self._undo.close()
 
-    def _open_storage(self, name: str) -> None:
+    def _open_storage(self, name: str) -> RetryableError | None:
+        """Open the storage; where it cannot be reached yet, leave that to its first use."""
         opening = self.lane.run(self.storage.open)
         try:
             opening.result(OPEN_SECONDS)
+        except RetryableError as error:
+            # An outage is no mistake of whoever sets up: the program starts, its spans wait.
+            if getattr(self.storage, "volatile", False):
+                raise
+            self.storage = OpenedLater(self.storage)
+            return error
         except TimeoutError:
             if opening.done():
                 raise  # its own
@@ -136,12 +148,16 @@ class Pipeline:
             raise StorageError(
                 f"storage {name!r} cancelled its own opening", "expected open() to return or raise"
             ) from None
+        return None
 
-    def _make_store(self) -> StoreWorker:
+    def _make_store(self, name: str) -> StoreWorker:
+        root = self.journal_root
         return StoreWorker(
             self.storage,
             self.lane,
+            name=name,
             journal=self.journal,
+            quarantine=None if root is None else Quarantine(root),
             writer_id=self.writer_id,
             batch_spans=self.batch_spans,
             backlog_bytes=self.settings.backlog_bytes,
@@ -273,6 +289,21 @@ class Pipeline:
         self._recovering = asyncio.current_task()
         try:
             await self._recover_all(root)
+        finally:
+            self._recovering = None
+        if self.recovered is not None and self.recovered.failed:
+            # Not awaited: who closes waits for one round, not for the storage to come back.
+            self.lane.submit(self._recover_again(root))
+
+    async def _recover_again(self, root: Path) -> None:
+        """Try to store what is left of dead writers until the storage takes it."""
+        self._recovering = asyncio.current_task()
+        wait = FIRST_AGAIN_SECONDS
+        try:
+            while self.recovered is not None and self.recovered.failed:
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LAST_AGAIN_SECONDS)
+                await self._recover_all(root)
         finally:
             self._recovering = None
 

@@ -43,7 +43,9 @@ class Storage(Protocol):
         """Make ready, creating what is missing. Called once, before anything else.
 
         Called by the monitor at set-up, or by ``open_storage``. Raise a
-        :class:`~llmops_core.errors.LLMOpsError` if the storage cannot be used.
+        :class:`~llmops_core.errors.LLMOpsError` if the storage cannot be used; that is an error of
+        set-up. Raise ``RetryableError`` if it cannot be reached now: then the monitor starts, spans
+        wait in the journal, and ``open`` is called again.
         """
 
     async def write(self, batch: SpanBatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmops_core import RetryableError, SpanBatch
+from llmops_core import RetryableError, SpanBatch, SpanQuery
 from llmops_core.journal.recovery import recover
 from llmops_core.journal.writer import Journal
 from llmops_core.storage.parquet import ParquetStorage, rewriting
@@ -86,10 +86,8 @@ def test_a_deletion_that_dies_before_it_removes_the_old_file_is_done(
 
     with monkeypatch.context() as patched:
         patched.setattr(rewriting.time, "sleep", die)
+        rewriter = store.storage._rewriter()  # type: ignore[attr-defined]
         with pytest.raises(KeyboardInterrupt):
-            rewriter = store.storage._rewriter()  # type: ignore[attr-defined]
-            from llmops_core import SpanQuery
-
             rewriter.delete(SpanQuery.build(equal={"name": "span-1"}))
     assert store.names(order=["start_time"]) == ["span-2", "span-3"]
     Compactor(folder_of(store), today=True, grace_seconds=0).run()

@@ -9,6 +9,7 @@ from llmops_core.cli.compact import compact
 from llmops_core.cli.demo import demo
 from llmops_core.cli.doctor import doctor
 from llmops_core.cli.output import guarded_output
+from llmops_core.cli.quarantine import quarantine
 from llmops_core.cli.query import query
 from llmops_core.cli.recover import recover
 from llmops_core.cli.tokens import tokens
@@ -36,6 +37,7 @@ app.add_typer(analyze, name="analyze")
 app.command()(doctor)
 app.command()(recover)
 app.command()(compact)
+app.add_typer(quarantine, name="quarantine")
 app.add_typer(tokens, name="tokens")
 
 

@@ -62,6 +62,9 @@ def _lines(report: RecoveryReport) -> list[str]:
     lines = [f"Stored {stored}."]
     if report.incomplete:
         lines.append(f"{plural(report.incomplete, 'span')} never ended: stored as incomplete.")
+    if report.quarantined:
+        refused = plural(report.quarantined, "span")
+        lines.append(f"Refused by the storage: {refused}; see `llmops quarantine list`.")
     if report.damaged_records:
         damaged = plural(report.damaged_records, "damaged record")
         lines.append(f"Left out: {damaged}, {report.damaged_bytes:,} bytes; a copy is kept.")

@@ -18,13 +18,15 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final
 
-import msgspec
-
 from llmops_core.batch import SpanBatch
 from llmops_core.delivery.flushing import FlushMark
 from llmops_core.delivery.isolation import is_ours
 from llmops_core.delivery.lane import Lane
+from llmops_core.delivery.outage import Outage
+from llmops_core.delivery.pending import PendingRange
+from llmops_core.errors import PermanentError
 from llmops_core.failures import Failures
+from llmops_core.journal.quarantine import Quarantine, QuarantineFull
 from llmops_core.journal.writer import Journal
 from llmops_core.protocols import Storage
 
@@ -32,23 +34,10 @@ __all__ = ["STAGE", "StoreWorker"]
 
 STAGE: Final = "storage"
 FIRST_RETRY_SECONDS: Final = 0.2
-LAST_RETRY_SECONDS: Final = 30.0
+#: Short enough that a fresh span is stored five seconds after an outage is over.
+LAST_RETRY_SECONDS: Final = 4.0
 #: A write, or a thread, that does not answer for so long is said to hang; it goes on.
 SLOW_SECONDS: Final = 10.0
-
-
-class _Range(msgspec.Struct):
-    """A range on its way to the storage; ``batch`` is None where only the journal holds it."""
-
-    first: int
-    last: int
-    batch: SpanBatch | None
-    size: int
-    journaled: int
-    unjournaled: set[int]
-    dropped: set[int] = msgspec.field(default_factory=set)
-    taken: bool = False
-    sealed: bool = False
 
 
 class StoreWorker:
@@ -60,6 +49,8 @@ class StoreWorker:
         lane: Lane,
         *,
         journal: Journal | None,
+        quarantine: Quarantine | None = None,
+        name: str = STAGE,
         writer_id: str,
         batch_spans: int,
         backlog_bytes: int,
@@ -70,6 +61,8 @@ class StoreWorker:
         self._storage = storage
         self._lane = lane
         self._journal = journal
+        self._quarantine = quarantine
+        self._outage = Outage(name)
         self._writer_id = writer_id
         self._batch_spans = batch_spans
         self._backlog_bytes = backlog_bytes
@@ -77,14 +70,12 @@ class StoreWorker:
         self._on_stored = stored
         self._failures = failures
         self._lock = Lock()
-        self._items: deque[_Range | FlushMark] = deque()
+        self._items: deque[PendingRange | FlushMark] = deque()
         self._bytes = 0
         self._unjournaled: set[int] = set()
         self._ours = is_ours(storage)
         self._write_began: float | None = None
         self._told_slow = False
-        self._failing_since: float | None = None
-        self._last_error: str | None = None
         self._running = False
         self._stopped = False
         self._turn = asyncio.Lock()
@@ -93,6 +84,9 @@ class StoreWorker:
         self.journaled = 0
         self.queued = 0
         self.stored = 0
+        #: Refused for good by the storage, and kept beside the journal; by this monitor, and in all.
+        self.quarantined = 0
+        self.in_quarantine = 0 if quarantine is None else len(quarantine)
         self.retries = 0
         self.dropped: dict[str, int] = {}
 
@@ -113,7 +107,7 @@ class StoreWorker:
                 missing = {seq for seq in batch.seqs() if seq in self._unjournaled}
                 self._unjournaled -= missing
             journaled = len(batch) - len(missing)
-            item = _Range(batch.first_seq, batch.last_seq, batch, size, journaled, missing)
+            item = PendingRange(batch.first_seq, batch.last_seq, batch, size, journaled, missing)
             if self._bytes > 0 and self._bytes + size > self._backlog_bytes:
                 self._spill(item)
             else:
@@ -139,6 +133,11 @@ class StoreWorker:
             return 0.0
         return time.monotonic() - self._last_work
 
+    def unreachable(self, error: BaseException) -> None:
+        """Take note that the storage could not be opened yet. Called before anything is written."""
+        self._report("open", error, quiet=True)
+        self._outage.failed(error)
+
     async def write_recovered(self, batch: SpanBatch) -> None:
         """Write a batch of a dead writer, in turn with the living one's. On the storage's lane."""
         await self._write(batch)
@@ -163,7 +162,7 @@ class StoreWorker:
 
     def state(self) -> dict[str, Any]:
         """Return how the storage does: ``ok``, ``failing`` (tried again) or ``hung``, and how long."""
-        now, began, failing = time.monotonic(), self._write_began, self._failing_since
+        now, began, failing = time.monotonic(), self._write_began, self._outage.since
         silent = self._lane.silent_seconds()
         busy = now - began if began is not None else 0.0
         if max(busy, silent) >= SLOW_SECONDS:
@@ -176,10 +175,10 @@ class StoreWorker:
             "state": state,
             "seconds": round(seconds, 1),
             "retries": self.retries,
-            "last_error": self._last_error,
+            "last_error": self._outage.last_error,
         }
 
-    def _spill(self, item: _Range) -> None:
+    def _spill(self, item: PendingRange) -> None:
         """Keep of a range only what the journal holds: its place in the order."""
         if item.unjournaled:
             self._drop("storage_behind", len(item.unjournaled))
@@ -190,7 +189,7 @@ class StoreWorker:
         item.batch, item.size = None, 0
         tail = self._items[-1] if self._items else None
         if (
-            isinstance(tail, _Range)
+            isinstance(tail, PendingRange)
             and tail.batch is None
             and not tail.taken
             and tail.journaled + item.journaled <= self._batch_spans
@@ -231,7 +230,7 @@ class StoreWorker:
                 self._start()
             raise
 
-    def _take(self) -> _Range | FlushMark | None:
+    def _take(self) -> PendingRange | FlushMark | None:
         """Return what is next; a range stays in the queue until it is stored."""
         with self._lock:
             if self._stopped or not self._items:
@@ -244,7 +243,7 @@ class StoreWorker:
                 item.taken = True
             return item
 
-    async def _store(self, item: _Range) -> bool:
+    async def _store(self, item: PendingRange) -> bool:
         """Try to store a range; return False if it is to be tried again."""
         where = "read_back"
         try:
@@ -257,18 +256,66 @@ class StoreWorker:
         except BaseException as error:  # a plugin's, whatever it is: it must not end the storing
             if self._stopped and isinstance(error, asyncio.CancelledError | GeneratorExit):
                 raise  # the lane ends; nothing failed
-            if where == "write":
-                self.retries += 1
-                self._last_error = type(error).__name__
-                self._failing_since = self._failing_since or time.monotonic()
-                self._report(where, error)
-            else:
+            if where != "write":
                 self._report(where, error, who="journal")
+                return False
+            if isinstance(error, PermanentError):
+                return self._refused(item, batch, error)
+            self.retries += 1
+            self._report(where, error, quiet=True)
+            self._outage.failed(error)
             return False
         self._account_stored(item, batch)
         return True
 
-    def _read_back(self, item: _Range) -> SpanBatch:
+    def _refused(self, item: PendingRange, batch: SpanBatch, error: PermanentError) -> bool:
+        """Cut a batch that the storage refuses, or put its only span aside; False: try again."""
+        try:
+            if len(batch) > 1:
+                self._cut(item, batch, error.place)
+            else:
+                self._put_aside(item, batch, error)
+        except Exception as failed:
+            self._report("quarantine", failed, who="journal")
+            return False
+        return True
+
+    def _cut(self, item: PendingRange, batch: SpanBatch, place: int | None) -> None:
+        """Put the parts of a batch in its place, each to be stored as a sealed range of its own."""
+        parts = batch.parted(place)
+        if self._journal is not None:
+            # All at once: a replay cuts either as before, when nothing was stored, or as now.
+            self._journal.seal_parts([(p.first_seq, p.last_seq) for p in parts])
+        pieces = item.cut(batch, parts)
+        with self._lock:
+            self._items.popleft()
+            self._items.extendleft(reversed(pieces))
+            self._bytes += sum(p.size for p in pieces) - item.size
+            # What could not be read back is in none of the parts.
+            self.journaled += sum(p.journaled for p in pieces) - item.journaled
+            self.queued += sum(len(p.unjournaled) for p in pieces) - len(item.unjournaled)
+            if lost := item.lost(batch):
+                self._drop("journal_damaged", lost)
+
+    def _put_aside(self, item: PendingRange, batch: SpanBatch, error: PermanentError) -> None:
+        """Keep a span beside the journal, and count it there; dropped where there is no journal."""
+        reason = "refused" if self._quarantine is None else ""
+        try:
+            if self._quarantine is not None:
+                self._quarantine.add(batch.rows[0], error)
+        except QuarantineFull:
+            reason = "quarantine_full"
+        with self._lock:
+            self._forget(item)
+            if reason:
+                self._drop(reason, 1)
+            else:
+                self.quarantined += 1
+                self.in_quarantine += 1
+        self._report("write", error)
+        self._note_stored(batch)
+
+    def _read_back(self, item: PendingRange) -> SpanBatch:
         found = [] if self._journal is None else self._journal.read_range(item.first, item.last)
         rows = [s for s in found if s.seq not in item.dropped]
         batch = SpanBatch(rows, writer_id=self._writer_id, first_seq=item.first, last_seq=item.last)
@@ -278,7 +325,7 @@ class StoreWorker:
             self._report("prepare", error)
             return batch
 
-    def _seal(self, item: _Range) -> None:
+    def _seal(self, item: PendingRange) -> None:
         if self._journal is None or item.sealed:
             return
         try:
@@ -295,37 +342,45 @@ class StoreWorker:
             self._write_began = time.monotonic()
             try:
                 await self._storage.write(batch if self._ours else batch.copied())
-                self._failing_since = None
+                self._outage.over()
             finally:
                 self.watch()
                 self._write_began = None
                 self._last_work = time.monotonic()
 
-    def _account_stored(self, item: _Range, batch: SpanBatch) -> None:
+    def _account_stored(self, item: PendingRange, batch: SpanBatch) -> None:
         with self._lock:
-            self._items.popleft()
-            self._bytes -= item.size
-            self.journaled -= item.journaled
-            self.queued -= len(item.unjournaled)
+            self._forget(item)
             self.stored += len(batch)
-            lost = item.journaled + len(item.unjournaled) - len(batch)
-            if lost:  # a segment was damaged, or deleted by hand
+            if lost := item.lost(batch):
                 self._drop("journal_damaged", lost)
         if not len(batch):
             return
-        try:
-            if self._journal is not None:
-                self._journal.mark_stored(batch.first_seq, batch.last_seq)
-        except BaseException as error:
-            self._report("mark_stored", error, who="journal")
+        self._note_stored(batch)
         try:
             self._on_stored(batch)
         except BaseException as error:
             self._report("stored", error)
 
-    def _report(self, where: str, error: BaseException, *, who: str = STAGE) -> None:
+    def _forget(self, item: PendingRange) -> None:
+        """Take the first range out of the queue and of what waits. With the lock held."""
+        self._items.popleft()
+        self._bytes -= item.size
+        self.journaled -= item.journaled
+        self.queued -= len(item.unjournaled)
+
+    def _note_stored(self, batch: SpanBatch) -> None:
+        try:
+            if self._journal is not None:
+                self._journal.mark_stored(batch.first_seq, batch.last_seq)
+        except BaseException as error:
+            self._report("mark_stored", error, who="journal")
+
+    def _report(
+        self, where: str, error: BaseException, *, who: str = STAGE, quiet: bool = False
+    ) -> None:
         with contextlib.suppress(BaseException):  # a listener of failures must not end the storing
-            self._failures.report(who, where, error)
+            self._failures.report(who, where, error, quiet=quiet)
 
 
 async def _sleep(seconds: float) -> None:

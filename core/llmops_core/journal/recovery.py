@@ -24,6 +24,7 @@ from typing import Final, Self
 import msgspec
 
 from llmops_core.batch import SpanBatch
+from llmops_core.errors import PermanentError
 from llmops_core.journal.format import (
     Damage,
     Range,
@@ -34,6 +35,7 @@ from llmops_core.journal.format import (
     read_records,
     segments,
 )
+from llmops_core.journal.quarantine import Quarantine
 from llmops_core.journal.ranges import Ranges
 from llmops_core.journal.writer import remove_folder
 from llmops_core.span import Span
@@ -55,6 +57,7 @@ class RecoveryReport(msgspec.Struct):
     spans: int = 0
     incomplete: int = 0
     already_stored: int = 0
+    quarantined: int = 0
     damaged_records: int = 0
     damaged_bytes: int = 0
     torn_bytes: int = 0
@@ -140,6 +143,7 @@ class _Index(msgspec.Struct):
     stored: Ranges = msgspec.field(default_factory=Ranges)
     reach: list[int] = msgspec.field(default_factory=list)
     top: int = 0
+    sealed_to: int = 0
 
     def note(self, path: Path, record: Record, opened: dict[str, Span]) -> None:
         if record.type == "s":
@@ -150,10 +154,20 @@ class _Index(msgspec.Struct):
                 self.place(path, record.start, record.end, seqs)
             return
         if record.type == "r":
-            self.sealed.append(record.range)
+            self.seal(record.range)
         elif record.type == "c":
             self.stored.add(*record.range)
         self.top = max(self.top, record.range[1])
+
+    def seal(self, sealed: Range) -> None:
+        """Note a sealed range. One within another is a part that it was cut into: it counts instead."""
+        first, last = sealed
+        if self.sealed and last <= self.sealed_to:
+            self.sealed = [
+                r for r in self.sealed if r == sealed or not (r[0] <= first and last <= r[1])
+            ]
+        self.sealed.append(sealed)
+        self.sealed_to = max(self.sealed_to, last)
 
     def place(self, path: Path, start: int, end: int, seqs: list[int]) -> None:
         first, last = min(seqs), max(seqs)
@@ -208,10 +222,32 @@ async def _replay(folder: Path, write: Write, batch_spans: int, report: Recovery
             pending = pending.without(mine)
             if (first, last) not in sealed:
                 log.append(encode_range(first, last))
-            await asyncio.sleep(0)  # a storage that writes without awaiting would keep the thread
-            await write(SpanBatch(rows, writer_id=folder.name, first_seq=first, last_seq=last))
-            log.append(encode_stored(first, last))
-            report.spans += len(rows)
+            batch = SpanBatch(rows, writer_id=folder.name, first_seq=first, last_seq=last)
+            await _store(batch, write, log, Quarantine(folder.parent), report)
+
+
+async def _store(
+    batch: SpanBatch,
+    write: Write,
+    log: _Appender,
+    quarantine: Quarantine,
+    report: RecoveryReport,
+) -> None:
+    """Store a sealed range; in parts, and less what the storage refuses, where it refuses some."""
+    await asyncio.sleep(0)  # a storage that writes without awaiting would keep the thread
+    try:
+        await write(batch)
+        report.spans += len(batch)
+    except PermanentError as error:
+        if len(batch) > 1:
+            parts = batch.parted(error.place)
+            log.append(b"".join(encode_range(p.first_seq, p.last_seq) for p in parts))
+            for part in parts:
+                await _store(part, write, log, quarantine, report)
+            return
+        quarantine.add(batch.rows[0], error)
+        report.quarantined += 1
+    log.append(encode_stored(batch.first_seq, batch.last_seq))
 
 
 async def _index(folder: Path, opened: dict[str, Span], report: RecoveryReport) -> _Index:

@@ -124,6 +124,11 @@ class Journal:
         with self._lock:
             self._write(encode_range(first_seq, last_seq))
 
+    def seal_parts(self, parts: Sequence[Range]) -> None:
+        """Note that a sealed range will be written in parts: all of them, or none, are noted."""
+        with self._lock:
+            self._write(b"".join(encode_range(*part) for part in parts))
+
     def mark_stored(self, first_seq: int, last_seq: int) -> None:
         """Note that a range is stored. Ranges are stored in order."""
         with self._lock:
