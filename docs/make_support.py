@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import sys
 import tomllib
@@ -37,7 +38,7 @@ SUITE = """
 ## The handler suite
 
 Every framework plays the same small programs, and each must yield the tree that the suite tells, as
-text: fourteen of models, tools and workflows (`llmops_core.testing.SCENARIOS`), three of agents and
+text: fourteen of models, tools and workflows (`llmops_core.testing.SCENARIOS`), four of agents and
 pauses (`AGENT_SCENARIOS`). What a framework puts around a program of its own, as a crew its task and a
 graph its node, is told line by line and must come too; without those lines, and with the names that the
 framework gives, the tree is the suite's.
@@ -45,21 +46,29 @@ framework gives, the tree is the suite's.
 | framework | played | not applicable |
 |---|---|---|
 | LangChain | 14 | |
+| plain functions (`@monitor_llm`) | 14 | |
 | CrewAI, latest | 13 | `abandoned` |
 | CrewAI, oldest | 12 | `abandoned`, `retry` |
-| agents: LangGraph | 3 | |
-| agents: CrewAI, latest | 3 | |
-| agents: CrewAI, oldest | 2 | `interrupt` |
+| agents: LangGraph | 4 | |
+| agents: plain functions | 4 | |
+| agents: CrewAI, latest | 4 | |
+| agents: CrewAI, oldest | 3 | `interrupt` |
 
-- `abandoned`, a reader that leaves a stream: CrewAI's bus tells nothing of it. For a crew whose reader
-  leaves after one piece it tells `crew_kickoff_started`, `task_started`, `agent_execution_started`,
-  `llm_call_started` and `llm_stream_chunk`, and then no more; a test records them. Its spans become
-  `incomplete` when the monitor closes.
-- `retry` in 1.13: the agent's second execution starts inside the first, which ends well, and
-  `llm_call_failed` brings a text alone. Neither the attempt nor the error's type is told.
-- `interrupt` in 1.13: a flow that is resumed tells no `flow_started`, only how its methods go on; the
-  pause itself is recorded.
+What the bus told of each program that is not played is recorded, and a test compares it with what the
+release tells when the tests run:
+
 """
+
+#: Why a program is not played, before the events that were recorded of it.
+WHY = {
+    "abandoned": "A reader leaves a stream. CrewAI's bus tells nothing of it: after the first piece of a"
+    " crew whose reader leaves, no event comes. Its spans become `incomplete` when the monitor closes.",
+    "retry": "In 1.13 the agent's second execution starts inside the first, which ends well, and a failed"
+    " call brings a text alone: neither the attempt nor the error's type is told.",
+    "interrupt": "In 1.13 a flow that is resumed tells no `flow_started`, only how its methods go on; the"
+    " pause itself is recorded.",
+}
+RECORDINGS = ROOT / "tests" / "integrations" / "crewai" / "recordings"
 
 #: What tox calls a family of environments, by the package that it is about.
 FRAMEWORKS = {
@@ -121,10 +130,25 @@ def _pythons(tox: configparser.ConfigParser) -> list[str]:
     return rows
 
 
+def _recordings() -> list[str]:
+    lines = []
+    for name, why in WHY.items():
+        recorded = json.loads((RECORDINGS / f"{name}.json").read_text(encoding="utf-8"))
+        events = ", ".join(f"`{event}`" for event in recorded["events"])
+        lines.append(f"- **`{name}`**: {why} Recorded from {recorded['crewai']}: {events}.")
+    return lines
+
+
 def page() -> str:
     """Return the page as it should be."""
     tox = _tox()
-    return HEAD + "\n".join([*_frameworks(tox), TAIL.rstrip(), *_pythons(tox)]) + "\n" + SUITE
+    return (
+        HEAD
+        + "\n".join([*_frameworks(tox), TAIL.rstrip(), *_pythons(tox)])
+        + "\n"
+        + SUITE
+        + "\n".join([*_recordings(), ""])
+    )
 
 
 def main(arguments: list[str]) -> int:

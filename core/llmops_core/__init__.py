@@ -6,6 +6,7 @@ from llmops_core.batch import SpanBatch, spans_from_arrow, spans_to_arrow
 from llmops_core.clock import Clock
 from llmops_core.context import add_session_fields, monitoring_session, monitoring_trace
 from llmops_core.decorating.decorator import monitor_llm
+from llmops_core.decorating.interrupted import Interrupted
 from llmops_core.default import default_monitor
 from llmops_core.delivery.flushing import FlushReport
 from llmops_core.errors import (
@@ -63,6 +64,7 @@ __all__ = [
     "Freezer",
     "Frozen",
     "HandoffAnalyzer",
+    "Interrupted",
     "Kind",
     "LLMOpsError",
     "MetricCollector",

@@ -35,6 +35,7 @@ _OUTCOMES: Final[Mapping[tuple[str, str], str]] = {
     ("concurrent", "CancelledError"): "cancelled",
     ("builtins", "KeyboardInterrupt"): "cancelled",
     ("builtins", "GeneratorExit"): "abandoned",
+    ("llmops_core", "Interrupted"): "interrupted",
 }
 
 _name_of_class: Final = type.__dict__["__name__"].__get__

@@ -256,7 +256,7 @@ def test_the_concepts_page_marks_exactly_the_kinds_that_no_integration_records()
 def test_the_handoff_mechanisms_of_the_concepts_page_are_those_of_the_code() -> None:
     section = text_of(DOCS / "concepts.md").partition("## Handoffs")[2].partition("\n## ")[0]
     told = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert told == ["command", "send", "transfer", "tool", "edge", "return"]
+    assert told == ["command", "send", "transfer", "tool", "edge", "context", "return"]
     assert set(told) <= named_by_writers()
 
 

@@ -55,6 +55,10 @@ class Arguments:
         """Whether a call can have an argument of this name."""
         return self.open_keywords or name in self.all_names
 
+    def has_named(self, name: str) -> bool:
+        """Whether a parameter has this name."""
+        return name in self.all_names
+
     def value(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the argument of a name; its default if the call did not give it."""
         if name is None:

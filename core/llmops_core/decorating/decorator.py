@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from llmops_core.decorating.arguments import Arguments
-from llmops_core.decorating.operation import Operation
+from llmops_core.decorating.operation import TARGET, Operation
 from llmops_core.decorating.wrapping import wrap
 from llmops_core.errors import ConfigError
 from llmops_core.measuring.request import Measurement, make_request
@@ -125,12 +125,15 @@ def _decorate_function(
         _check_parameter(name, arguments, option.partition("_")[0] + "_id_from", options[option])
     attributes = dict(options["attributes"])
     model = {c: str(attributes.pop(c)) for c in MODEL_COLUMNS if c in attributes}
+    kind, target = _kind(options["operation_type"]), None
+    if kind == "handoff" and (TARGET in attributes or arguments.has_named(TARGET)):
+        kind, target = "tool", str(attributes.pop(TARGET, ""))
     request = options["request"]
     attributes.update(request.attributes())
     monitor = options["monitor"]
     operation = Operation(
         name,
-        _kind(options["operation_type"]),
+        kind,
         arguments,
         attributes=attributes or None,
         model=model,
@@ -138,6 +141,7 @@ def _decorate_function(
         collectors=request.collectors,
         session_from=options["session_from"],
         trace_from=options["trace_from"],
+        target=target,
     )
     return wrap(operation, function)
 

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from llmops_core.decorating.operation import Operation
+from llmops_core.decorating.operation import Operation, is_cancelled
+from llmops_core.decorating.usage import usage_fields
 from llmops_core.freeze.freezer import Frozen
 from llmops_core.intake.drafts import span_id_of
 from llmops_core.measuring.published import keep_live
@@ -36,6 +37,9 @@ class Items:
         self._omitted = 0
         self._cut = 0
         self._first = True
+        self._left = False
+        self._is_model = operation.kind == "llm"
+        self._usage: dict[str, Any] = {}
 
     def add(self, item: object) -> None:
         """Take an item. Called on the consumer's thread; never raises."""
@@ -51,6 +55,10 @@ class Items:
                     self._omit(len(item))
             else:
                 self._texts = False
+                if (
+                    self._is_model
+                ):  # a provider's stream tells its usage once, or more and more of it
+                    self._usage.update(usage_fields(item))
                 self._add_other(item)
         except Exception as error:
             self._recorder.report("item", error)
@@ -62,18 +70,30 @@ class Items:
             if operation.collectors:
                 span_id = span_id_of(call.run_id)
                 keep_live(span_id, operation.collectors, self._live(value), args, kwargs)
-            operation.end(call, {"outcome": "ok", "output": self._output()})
+            if self._is_model and value is not None:
+                self._usage.update(usage_fields(value))
+            operation.end(call, {"outcome": "ok", "output": self._output(), **self._usage})
         except Exception as error:
             self._recorder.report("finish", error)
 
+    def is_left_by(self, thrown: BaseException) -> None:
+        """Note what was thrown in while the reader was at work.
+
+        A reader that is cancelled learns it where it waits itself. If the generator is told so
+        between two items, its reader is gone, and the event loop cancels the closing of it.
+        """
+        self._left = is_cancelled(thrown)
+
     def fail(self, error: BaseException) -> None:
         """Record that the generator raised, was closed or was cancelled."""
+        if self._left and is_cancelled(error):
+            error = GeneratorExit()
         output = None
         try:
             output = self._output() if self._kept else None
         except Exception as failure:
             self._recorder.report("finish", failure)
-        self._operation.finish_error(self._call, error, output)
+        self._operation.finish_error(self._call, error, output, self._usage)
 
     def _add_other(self, item: object) -> None:
         if len(self._kept) >= MAX_ITEMS or self._chars > MAX_CHARS:

@@ -11,15 +11,19 @@ from typing import Any, Final
 from llmops_core import context, holding, nesting
 from llmops_core.context import add_session_fields, new_root_id, new_run_id
 from llmops_core.decorating.arguments import Arguments
+from llmops_core.decorating.interrupted import Interrupted
+from llmops_core.decorating.usage import usage_fields
 from llmops_core.freeze.error_text import describe_error
 from llmops_core.intake.drafts import span_id_of
 from llmops_core.intake.recorder import Recorder
 from llmops_core.measuring.published import keep_live
 from llmops_core.nesting import ACTIVE, ActiveCall
 
-__all__ = ["FRAMEWORK", "Operation"]
+__all__ = ["FRAMEWORK", "TARGET", "Operation", "is_cancelled"]
 
 FRAMEWORK: Final = "python"
+#: The attribute, or the parameter, that names the agent a transfer goes to.
+TARGET: Final = "target_agent"
 
 _CANCELLED: Final = ("CancelledError", "KeyboardInterrupt")
 _CANCELLED_MODULES: Final = ("asyncio", "concurrent", "builtins")
@@ -29,7 +33,8 @@ class Operation:
     """One decorated function: what is recorded of its calls."""
 
     __slots__ = ("_child", "_end", "_has_ids", "_ok", "_only", "_root", "arguments", "attributes",
-                 "collectors", "fixed", "kind", "model", "name", "session_from", "trace_from")  # fmt: skip
+                 "collectors", "fixed", "kind", "model", "name", "session_from", "target",
+                 "trace_from")  # fmt: skip
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class Operation:
         collectors: tuple[str, ...],
         session_from: str | None,
         trace_from: str | None,
+        target: str | None = None,
     ) -> None:
         self.name = name
         #: None: ``chain``, or ``workflow`` where it is a root.
@@ -55,6 +61,8 @@ class Operation:
         self.collectors = collectors
         self.session_from = session_from
         self.trace_from = trace_from
+        #: Of a transfer: the agent that is to take over, or "" where an argument names it.
+        self.target = target
         self._has_ids = session_from is not None or trace_from is not None
         #: One parameter, and no ``self`` to leave out.
         self._only = arguments.is_single and arguments.first == 0
@@ -119,6 +127,17 @@ class Operation:
         trace = recorder.start(call.run_id, parent, fields)
         if parent is None:
             call.trace = trace or call.run_id
+        if self.target is not None:
+            self._ask(call, fields["input"], args, kwargs)
+
+    def _ask(
+        self, call: ActiveCall, given: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Record that the agent around a transfer asks another one to take over."""
+        target = self.target or context.id_text(self.arguments.value(TARGET, args, kwargs))
+        if target:
+            fields = {"target_agent": target, "handoff_mechanism": "transfer", "input": given}
+            call.recorder.handoff(call.run_id, {**fields, "framework": FRAMEWORK})
 
     def _add_ids(
         self,
@@ -169,16 +188,28 @@ class Operation:
                 keep_live(span_id_of(call.run_id), self.collectors, result, args, kwargs or {})
             recorder = call.recorder
             fields = self._ok.copy()
+            if self.kind == "llm":
+                fields.update(usage_fields(result))
             fields["output"] = recorder.freeze(result)
             recorder.end(call.run_id, call.parent, fields)
         except Exception as error:
             self._report("finish", error)
 
-    def finish_error(self, call: ActiveCall, error: BaseException, output: object = None) -> None:
+    def finish_error(
+        self,
+        call: ActiveCall,
+        error: BaseException,
+        output: object = None,
+        usage: dict[str, Any] | None = None,
+    ) -> None:
         """Record that a call raised, and leave it."""
         try:
             self.leave(call)
             fields = error_fields(error)
+            if usage:
+                fields.update(usage)
+            if output is None and isinstance(error, Interrupted):
+                output = call.recorder.freeze(error.args[0] if len(error.args) == 1 else error.args)
             if output is not None:
                 fields["output"] = output
             self.end(call, fields)
@@ -208,11 +239,20 @@ def error_fields(error: BaseException) -> dict[str, Any]:
         fields = read(error)
         if fields is not None:
             return fields
+    if is_cancelled(error):
+        return {"outcome": "cancelled"}
+    if isinstance(error, GeneratorExit):
+        return {"outcome": "abandoned"}
+    if isinstance(error, Interrupted):
+        return {"outcome": "interrupted"}
+    name, message = describe_error(error)
+    return {"outcome": "error", "error_type": name, "error_message": message}
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether an exception says that a call was stopped from outside."""
     for base in type(error).__mro__:
         module = base.__module__.partition(".")[0]
         if base.__name__ in _CANCELLED and module in _CANCELLED_MODULES:
-            return {"outcome": "cancelled"}
-    if isinstance(error, GeneratorExit):
-        return {"outcome": "abandoned"}
-    name, message = describe_error(error)
-    return {"outcome": "error", "error_type": name, "error_message": message}
+            return True
+    return False

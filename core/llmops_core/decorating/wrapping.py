@@ -161,6 +161,7 @@ async def _drive_async(
                     operation.leave(call)
                 raise
             except BaseException as thrown:
+                items.is_left_by(thrown)
                 step = functools.partial(generator.athrow, thrown)
             else:
                 step = (

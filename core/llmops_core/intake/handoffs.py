@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from llmops_core.freeze.freezer import Frozen
 from llmops_core.freeze.messages import FrozenMessage
+from llmops_core.intake.fed import source_of
 from llmops_core.intake.state import Run, Trace, nearest_agent
 
 __all__ = ["Handoffs", "Request"]
@@ -25,6 +26,8 @@ MAX_ENDED_AGENTS: Final = 32
 #: What the prebuilt handoff tools say by themselves: nobody's words, so never part of a payload.
 _SYNTHETIC: Final = ("Successfully transferred to ", "Successfully transferred back to ")
 _SYNTHETIC_BACK: Final = "Transferring back to "
+
+_INFERRED: Final = ("edge", "context", "return")
 
 #: What starts a node that waits for several: LangGraph names the channel after all of them.
 _JOIN: Final = re.compile(r'"join:([^":]+):')
@@ -130,14 +133,16 @@ class Handoffs:
 
     def ended(self, run: Run, output: Any) -> None:
         """Store the handoffs to a run that has ended, and remember it as a source of edges."""
-        if run.last_llm_output is None and type(output) is Frozen:
-            run.last_llm_output = output  # an agent without a model says what its node returns
+        if type(output) is Frozen:
+            run.said = output
+            if run.last_llm_output is None:
+                run.last_llm_output = output  # an agent without a model says what its node returns
         _count_in_step(run)
         for request in run.confirmed:
             if request in run.trace.handoffs:
                 run.trace.handoffs.remove(request)
             self._store(request, run.start_ns, confirmed=True)
-        if run.kind == "agent" and not run.fields.get("_handed"):
+        if run.kind == "agent" and not run.fields.get("_handed") and not run.confirmed:
             self._inside_a_tool(run)
         if run.kind in ("task", "agent") and is_agent(run) and run.parent is not None:
             if not run.confirmed:
@@ -149,13 +154,17 @@ class Handoffs:
         run.confirmed = ()
 
     def _edge(self, run: Run) -> None:
-        """Infer the edge that led here: from the one node that ran in the step before."""
+        """Infer the edge that led here: from the one node that ran in the step before, or from the
+        plain function whose output this one was given.
+        """
         assert run.parent is not None  # noqa: S101 - the caller checked
-        source = _step_before(run, run.parent)
+        source, mechanism = _step_before(run, run.parent), "edge"
+        if source is None:
+            source, mechanism = source_of(run), "context"
         if source is None or agent_of(source) == agent_of(run):
             return
         back = agent_of(run) in source.called_by
-        request = Request(source, agent_of(run), "return" if back else "edge", source.end_ns)
+        request = Request(source, agent_of(run), "return" if back else mechanism, source.end_ns)
         request.carried = carried(source.last_llm_output, None)
         request.target = run
         self._store(request, run.start_ns, confirmed=True)
@@ -195,7 +204,7 @@ class Handoffs:
         fields["name"] = f"{by} → {to}"
         if target is not None:
             fields["output"] = received(target, request)
-            if request.mechanism not in ("edge", "return"):  # a loop of edges returns nobody
+            if request.mechanism not in _INFERRED:  # a loop of edges returns nobody
                 target.called_by |= {by}
         self._emit(request.above, fields, request.start_ns, max(end_ns, request.start_ns))
 
@@ -301,6 +310,8 @@ def _stand_beside(request: Request, target: Run) -> None:
     Agents of a graph inside a node all bear that node's name, so by names alone the source of what
     they hand each other is that node.
     """
+    if target.parent is request.asker:
+        return  # its own tool called it: the source is around both
     request.above = target.parent or request.above
     above = target.parent
     while above is not None and above is not request.source:
@@ -330,6 +341,8 @@ def _answers(run: Run, request: Request) -> bool:
         return False
     if request.target_name not in (run.fields.get("name"), run.fields.get("agent")):
         return False
+    if run.parent is request.asker:
+        return True  # a transfer function that calls its target itself
     above: Run | None = request.asker
     while above is not None:
         if run.parent is above.parent:

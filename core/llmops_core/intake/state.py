@@ -67,6 +67,7 @@ class Run:
         "confirmed",
         "end_ns",
         "ended_agents",
+        "failed",
         "fields",
         "first_llm_input",
         "first_token_ns",
@@ -82,6 +83,7 @@ class Run:
         "remote_parent",
         "retry_key",
         "run_id",
+        "said",
         "span_id",
         "start_known",
         "start_ns",
@@ -116,6 +118,8 @@ class Run:
         self.end_ns = 0
         self.retry_key: tuple[Any, Any] | None = None
         self.tries: dict[tuple[Any, Any], int] | None = None
+        #: Plain functions that failed in this run: what each was given, and which try it was.
+        self.failed: dict[Any, tuple[Frozen | None, int]] | None = None
         self.nodes_in_step: dict[int, set[Any]] | None = None
         # What handoffs need to know; tuples until somebody has something to remember.
         self.inner_agent: str | None = None
@@ -123,6 +127,8 @@ class Run:
         self.wraps: str | None = None
         self.first_llm_input: Frozen | None = None
         self.last_llm_output: Frozen | None = None
+        #: What an agent that is a plain function returned.
+        self.said: Frozen | None = None
         self.confirmed: Sequence[Request] = ()
         self.ended_agents: Sequence[Run] = ()
         self.called_by: frozenset[str] = frozenset()
@@ -135,7 +141,7 @@ class Run:
 
     def forget_content(self) -> None:
         """Let go of the texts that only handoffs need."""
-        self.first_llm_input = self.last_llm_output = None
+        self.first_llm_input = self.last_llm_output = self.said = None
 
 
 def nearest_agent(run: Run, *, including: bool = False) -> tuple[str | None, str | None]:

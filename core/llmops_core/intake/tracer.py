@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from llmops_core.clock import Clock
 from llmops_core.config import Settings
-from llmops_core.intake import agents
+from llmops_core.intake import agents, attempts
 from llmops_core.intake.drafts import (
     INHERITED,
     NS_PER_MS,
@@ -108,7 +108,7 @@ class Tracer:
         if mono > trace.last_ns:
             trace.last_ns = mono
         inherit(run)
-        _count_attempt(run)
+        attempts.started(run)
         if self._unseen.awaited.get(run_id, trace) is not trace:
             self.finished += self._unseen.found(run)
         self._open[run_id] = run
@@ -258,6 +258,7 @@ class Tracer:
             while above is not None:
                 above.open_streams -= 1
                 above = above.parent
+        attempts.ended(run, outcome)
         draft = draft_of(run, mono, fields, outcome)
         run.outcome = outcome
         run.end_ns = mono
@@ -268,7 +269,7 @@ class Tracer:
         for agent in run.ended_agents:
             agent.forget_content()
         run.ended_agents = ()
-        run.tries = run.nodes_in_step = None
+        run.tries = run.nodes_in_step = run.failed = None
         if outcome == "error" and trace.handoffs and trace.root is not run:
             self._handoffs.failed(run)
         self._remember(run)
@@ -372,16 +373,3 @@ class Tracer:
 def _has_top(trace: Trace) -> bool:
     """Whether a run is open that hangs directly below the parent that nobody saw."""
     return any(run.awaited_parent is not None for run in trace.open.values())
-
-
-def _count_attempt(run: Run) -> None:
-    """Number the second and further tries of a run: same parent, name and ``_retry_key``."""
-    key = run.fields.pop("_retry_key", None)
-    if key is None or run.parent is None:
-        return
-    run.retry_key = (run.fields.get("name"), key)
-    if run.parent.tries is None:
-        run.parent.tries = {}
-    tries = run.parent.tries[run.retry_key] = run.parent.tries.get(run.retry_key, 0) + 1
-    if tries > 1:
-        run.fields["attempt"] = tries

@@ -222,6 +222,15 @@ def handoff(scenario: Any) -> Any:
     return crew(*tasks, name="press").kickoff().raw
 
 
+def failed_handoff(scenario: Any) -> Any:
+    """The writer delegates to an editor, whom the crew has not."""
+    ask = call("delegate_work_to_coworker", task="edit", context="A draft.", coworker="editor")
+    model = model_of(scenario, ask, scenario.replies[0].text, native=True)
+    writer = agent("writer", llm=model, allow_delegation=True)
+    clerk = agent("clerk", llm=model_of(scenario, final("nobody asks")))
+    return crew(task("draft", writer), agents=[writer, clerk], name="press").kickoff().raw
+
+
 def interrupt(scenario: Any) -> Any:
     """A flow waits for a person, and another object of its class goes on."""
 
@@ -273,5 +282,6 @@ PLAYS: Final[dict[str, Callable[[Any], Any]]] = {
     "session": session,
     "nested_agents": nested_agents,
     "handoff": handoff,
+    "failed_handoff": failed_handoff,
     "interrupt": interrupt,
 }

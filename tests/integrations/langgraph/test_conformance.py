@@ -61,6 +61,16 @@ def handoff(scenario, monitor):
     return _answer(graph, scenario, monitor)
 
 
+def failed_handoff(scenario, monitor):
+    """A command goes to a node that the graph has not: LangGraph ignores it."""
+    model = scripted(*scenario.replies)
+
+    def writer(state):
+        return Command(goto="editor", update={"messages": [model.invoke(state["messages"])]})
+
+    return _answer(_graph("press", ("writer", writer)), scenario, monitor)
+
+
 def interrupt(scenario, monitor):
     graph = line(("draft", ask(scenario.question)), ("publish", say("published")), name="review")
     graph = monitor_graph(graph, monitor=monitor) if monitor else graph
@@ -69,14 +79,18 @@ def interrupt(scenario, monitor):
     return graph.invoke(Command(resume="very fine"), config)
 
 
-PLAYS = {play.__name__: play for play in (nested_agents, handoff, interrupt)}
+PLAYS = {play.__name__: play for play in (nested_agents, handoff, failed_handoff, interrupt)}
 
 
 class TestLangGraphAgents(HandlerConformance):
     """A node stands around an agent, and others in it; a node counts as an agent."""
 
     scenarios = AGENT_SCENARIOS
-    names: ClassVar = {"draft": "draft [draft]", "publish": "publish [publish]"}
+    names: ClassVar = {
+        "draft": "draft [draft]",
+        "publish": "publish [publish]",
+        "by transfer": "by command",
+    }
     around: ClassVar = {
         "nested_agents": """\
   workflow team ok
