@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pytest
 
+from clickhouse_server import clickhouse_server, clickhouse_url
 from servers import (
     mysql_empty,
     mysql_server,
@@ -23,6 +24,8 @@ from servers import (
 )
 
 __all__ = [  # fixtures
+    "clickhouse_server",
+    "clickhouse_url",
     "mysql_empty",
     "mysql_server",
     "mysql_table",

@@ -33,6 +33,8 @@ BUILTINS: Final[dict[str, dict[str, str]]] = {
         "memory": "llmops_core.storage.memory",
         "mysql": "llmops_core.storage.mysql",
         "mariadb": "llmops_core.storage.mysql",
+        "clickhouse": "llmops_core.storage.clickhouse",
+        "clickhouses": "llmops_core.storage.clickhouse",
     },
     "exporter": {
         "console": "llmops_core.exporters.console",
