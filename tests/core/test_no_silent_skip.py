@@ -24,7 +24,9 @@ def run(folder: Path, code: str, **environ: str) -> subprocess.CompletedProcess[
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(folder), "."],
         cwd=folder,
-        env=clean | environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env=clean
+        | environ
+        | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(CONFTEST.parent)},
         capture_output=True,
         text=True,
         timeout=120,
