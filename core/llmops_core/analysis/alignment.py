@@ -34,15 +34,18 @@ def gaps(first: Sequence[str], second: Sequence[str]) -> list[Gap]:
     """Return the gaps between the parts that two texts share, from left to right."""
     found = []
     a_at = b_at = 0
-    previous = 0  # how many words the stretch before the gap has
+    before = False  # whether what stands before the gap shows where it begins
     for a_start, b_start, length in [*_stretches(first, second), (len(first), len(second), 0)]:
         if a_start > a_at or b_start > b_at:
             size = max(a_start - a_at, b_start - b_at)
             least = min(a_start - a_at, b_start - b_at)
             ends = a_start == len(first) and b_start == len(second) and 2 * least >= size
-            bounded = previous >= 2 and size <= _LARGEST and (length >= 2 or ends)
+            last = length and a_start + length == len(first) and b_start + length == len(second)
+            bounded = before and size <= _LARGEST and bool(length >= 2 or ends or last)
             found.append(Gap(a_at, a_start, b_at, b_start, bounded))
-        a_at, b_at, previous = a_start + length, b_start + length, length
+        # One word is enough where both texts begin or end with it.
+        before = length >= 2 or (length == 1 and a_start == b_start == 0)
+        a_at, b_at = a_start + length, b_start + length
     return found
 
 

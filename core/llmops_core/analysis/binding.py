@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from llmops_core.scanner import Entity, fold, stem
+from llmops_core.scanner.english import FUNCTION_WORDS
+
 if TYPE_CHECKING:
     from llmops_core.analysis.text_index import TextIndex
-    from llmops_core.scanner import Entity
 
 __all__ = ["bindings", "swapped"]
 
-_NUMBERS: Final = frozenset(("quantity", "number", "money", "percent"))
+_NUMBERS: Final = frozenset(("quantity", "number", "money", "percent", "suite"))
 _THINGS: Final = frozenset(("phrase", "name", "id", "email", "quoted"))
 _CLAUSE: Final = re.compile(r"[.!?](?:\s|$)|\n|:\s")
 #: A comma, a semicolon or an "and" stands between pairs, not within one.
@@ -21,6 +23,16 @@ _APART: Final = re.compile(r"[,;]|\band\b|\bplus\b|\bor\b|\bthen\b")
 #: Characters between a number and its thing; less where there is one pair only.
 _FARTHEST: Final = 48
 _NEAR: Final = 24
+#: What is counted, in small letters: ``6 mugs``, ``6 x mugs``, ``mugs: 6``.
+_COUNTED: Final = re.compile(r" ?(?:x |units? of |pieces? of |pcs\.? of |boxes of )?([a-z]{3,24})\b")
+_LABELLED: Final = re.compile(r"\b([A-Za-z]{3,24})(?:['\"]?: ?| x ?)$")
+#: Between a name and its number in a record: ``name: Desk Lamp`` and ``qty: 4`` in the next line.
+_FIELD: Final = re.compile(
+    r"['\"]?[,;]?\s*['\"]?(?:qty|quantity|count|amount|units|number|price|total|cost)['\"]?: ?['\"]?",
+    re.IGNORECASE,
+)
+#: A name that opens its sentence is no entity, but may still be who gets something.
+_OPENER: Final = re.compile(r"(?:^|[.!?;\n]\s{0,4})([A-Z][a-z]{1,24})(?= ([a-z]{3,24})\b)")
 
 
 def swapped(
@@ -31,12 +43,25 @@ def swapped(
     Only an exchange is reported: that one number moved may be a decision. *located* are the things
     of the first text where the second has them, which need not be entities there by themselves.
     """
-    before = bindings(a.text, a.entities)
-    if len(before) < 2:
-        return
-    numbers = [e for e in b.entities if e.type in _NUMBERS]
-    things = [e for e in located if e.type in _THINGS]
-    after = bindings(b.text, sorted([*numbers, *things], key=lambda e: e.start))
+    before = bindings(a.text, _by_place([*a.entities, *_openers(a.text)]))
+    if len(before) > 1:
+        numbers = [e for e in b.entities if e.type in _NUMBERS]
+        things = [e for e in located if e.type in _THINGS]
+        after = bindings(b.text, _by_place([*numbers, *things, *_openers(b.text)]))
+        yield from _exchanged(before, after)
+    counted = _counted(a)
+    if len(counted) > 1:
+        yield from _exchanged(counted, _counted(b))
+
+
+Bindings = dict[str, tuple[str, str, str]]
+
+
+def _by_place(entities: list[Entity]) -> list[Entity]:
+    return sorted(entities, key=lambda e: e.start)
+
+
+def _exchanged(before: Bindings, after: Bindings) -> Iterator[tuple[str, str, str]]:
     moved = {
         thing: (before[thing], after[thing])
         for thing in before
@@ -48,7 +73,34 @@ def swapped(
             yield old[0], old[2], new[2]
 
 
-def bindings(text: str, entities: Sequence[Entity]) -> dict[str, tuple[str, str, str]]:
+def _openers(text: str) -> Iterator[Entity]:
+    """Yield the lone names that open a sentence and are followed by what they do: ``Ann gets``."""
+    for match in _OPENER.finditer(text):
+        word, doing = fold(match[1]), match[2]
+        if word not in FUNCTION_WORDS and doing not in FUNCTION_WORDS:
+            yield Entity("phrase", match[1], stem(word), *match.span(1))
+
+
+def _counted(index: TextIndex) -> Bindings:
+    """Return what is counted without being named, with its number; nothing that has two."""
+    found: Bindings = {}
+    doubtful: set[str] = set()
+    for entity in index.entities:
+        if entity.type not in ("quantity", "number") or "." in entity.canonical:
+            continue
+        match = _COUNTED.match(index.text, entity.end)
+        if match is None:
+            match = _LABELLED.search(index.text, max(0, entity.start - 32), entity.start)
+        if match is None or fold(match[1]) in FUNCTION_WORDS:
+            continue
+        thing = stem(fold(match[1]))
+        if found.get(thing, ("", entity.canonical))[1] != entity.canonical:
+            doubtful.add(thing)
+        found[thing] = (match[1], entity.canonical, entity.text)
+    return {thing: value for thing, value in found.items() if thing not in doubtful}
+
+
+def bindings(text: str, entities: Sequence[Entity]) -> Bindings:
     """Return for each thing: its text, the canonical form and the text of its number.
 
     Within a clause numbers and things take turns, and whichever stands closer tells the order. A
@@ -75,7 +127,8 @@ def _clauses(text: str, entities: Sequence[Entity]) -> Iterator[list[Entity]]:
             continue  # within the one before
         between = text[at : entity.start]
         # ``Bicycle: 9`` is one clause; a colon after words opens another.
-        if clause and _CLAUSE.search(between) and not re.fullmatch(r"['\"]?:\s*", between):
+        joined = re.fullmatch(r"['\"]?:\s*", between) or _FIELD.fullmatch(between)
+        if clause and not joined and _CLAUSE.search(between):
             yield clause
             clause = []
         clause.append(entity)
@@ -107,8 +160,10 @@ def _pairs(clause: list[Entity], text: str) -> Iterator[tuple[Entity, Entity]]:
 
 
 def _belong(one: Entity, other: Entity, text: str) -> bool:
-    near = other.start - one.end <= _FARTHEST
-    return near and not _APART.search(text, one.end, other.start)
+    if other.start - one.end > _FARTHEST:
+        return False
+    between = text[one.end : other.start]
+    return bool(_FIELD.fullmatch(between)) or not _APART.search(between)
 
 
 def _order(clause: list[Entity], shape: str, text: str) -> str | None:

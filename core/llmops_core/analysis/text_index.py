@@ -6,7 +6,7 @@ import functools
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -25,6 +25,15 @@ _FAMILIES: Final = {
     "money": "money", "time": "time", "date": "date", "phone": "phone", "measure": "measure",
 }  # fmt: skip
 _BY_WORDS: Final = frozenset(("name", "phrase", "quoted", "address", "suite", "id"))
+
+#: Phones and long numbers of a text that are compared digit by digit, from behind.
+_MOST_PHONES: Final = 64
+_LEAST_DIGITS: Final = 7
+_NOT_DIGIT: Final = re.compile(r"\D+")
+#: ``1.500``: one and a half, or, as in most of Europe, fifteen hundred.
+_EITHER: Final = re.compile(r"\D{0,4}(\d{1,3}(?:\.\d{3})+)\D{0,10}")
+_DIGRAPHS: Final = re.compile("(?<=[aou])e")
+_UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa"})
 
 #: Occurrences of one word that are looked at; a text of nothing else is no handoff.
 _MOST_PLACES: Final = 256
@@ -67,9 +76,17 @@ class TextIndex:
         self._by_form: dict[tuple[str, str], Entity] = {}
         #: Dates by month and day, then by year: the first of each.
         self._by_day: dict[str, dict[str, Entity]] = defaultdict(dict)
+        self._phones: list[tuple[str, Entity]] = []
         for entity in self.entities:
             for key in _keys_of(entity.type, entity.canonical):
                 self._by_form.setdefault(key, entity)
+            other = _other_reading(entity)
+            if other is not None:
+                self._by_form.setdefault(other, entity)
+            if entity.type in ("phone", "id") and len(self._phones) < _MOST_PHONES:
+                digits = _national(entity)
+                if digits:
+                    self._phones.append((digits, entity))
             if entity.type == "date":
                 year, _, day = entity.canonical.partition("-")
                 self._by_day[day].setdefault(year, entity)
@@ -81,10 +98,14 @@ class TextIndex:
 
     def find(self, entity: Entity) -> Found | None:
         """Return where this text has the value of another's entity, or None."""
-        for key in _keys_of(entity.type, entity.canonical):
+        for key in _asked_for(entity.type, entity.canonical):
             same = self._by_form.get(key)
             if same is not None:
                 return Found(same.text, same.start, same.end, same.text == entity.text)
+        other = _other_reading(entity)
+        same = self._by_form.get(other) if other is not None else self._phone(entity)
+        if same is not None:
+            return Found(same.text, same.start, same.end, exact=False)
         if entity.type == "quantity" or entity.type == "number":
             return self._number_word(entity)
         if entity.type == "date":
@@ -93,6 +114,8 @@ class TextIndex:
             parts = _stems(entity.text)
             named = entity.type in ("name", "phrase")
             found = self._words(parts, entity.text, named)
+            if named and found is None:
+                found = self._transliterated(entity.text, parts)
             if named and (found is None or found.implied):
                 found = self._person(parts) or found
             return found
@@ -101,6 +124,10 @@ class TextIndex:
     def word_at(self, place: int) -> int:
         """Return the index of the word at or before a place in the text."""
         return max(0, bisect_right(self._starts, place) - 1)
+
+    def first_word(self, entity: Entity) -> int:
+        """Return the index of an entity's first word: a sign may stand before it."""
+        return min(bisect_left(self._starts, entity.start), max(0, len(self._starts) - 1))
 
     def label(self, entity: Entity) -> str | None:
         """Return the label that stands before an entity: ``Amount`` of ``Amount: $5``."""
@@ -151,6 +178,14 @@ class TextIndex:
                 return Found(there, start, end, exact and (whole == said or there == said))
         return within
 
+    def _transliterated(self, text: str, parts: Sequence[str]) -> Found | None:
+        """Find ``Jürgen`` that is written ``Juergen``, either way."""
+        if text.isascii():
+            other = [_DIGRAPHS.sub("", part) for part in parts]
+        else:
+            other = _stems(text.lower().translate(_UMLAUTS))
+        return self._words(other, text, True) if other != list(parts) else None
+
     def _person(self, parts: Sequence[str]) -> Found | None:
         """Find a person by surname with initial or title, else by a handle that holds the name."""
         if not 2 <= len(parts) <= 4 or not all(p.isalpha() for p in parts):
@@ -190,6 +225,20 @@ class TextIndex:
         start, end = self.spans[first][0], self.spans[last][1]
         return Found(self.text[start:end], start, end, exact=False)
 
+    def _phone(self, entity: Entity) -> Entity | None:
+        """Find a phone that is written with its country or without: one ends as the other."""
+        if entity.type not in ("phone", "id") or not self._phones:
+            return None
+        mine = _national(entity)
+        if len(mine) < _LEAST_DIGITS:
+            return None
+        for digits, other in self._phones:
+            short, long = sorted((mine, digits), key=len)
+            one_is_phone = "phone" in (entity.type, other.type)
+            if one_is_phone and len(short) >= _LEAST_DIGITS and long.endswith(short):
+                return other
+        return None
+
     def _number_word(self, entity: Entity) -> Found | None:
         for word, value in NUMBER_WORDS.items():
             if value == entity.canonical and word in self.stem_places:
@@ -212,13 +261,54 @@ def _stems(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=4_096)
 def _keys_of(kind: str, form: str) -> tuple[tuple[str, str], ...]:
-    """Return what a value may be looked up by: its family and canonical form."""
-    keys = [(_FAMILIES.get(kind, kind), form)]
-    if kind in ("zip", "quantity", "number", "id", "phone") and form.isdigit():
-        keys.append(("digits", form))
-    if kind in ("money", "number"):
-        keys.append(("amount", form.partition(" ")[0]))
+    """Return what a value is filed under: its family and canonical form."""
+    keys = [(_FAMILIES.get(kind, kind), form), *_coded(kind, form)]
+    amount, _, currency = form.partition(" ")
+    if kind == "money":
+        keys.append(("amount", amount))
+    if kind == "number" or (kind == "money" and not currency):
+        keys.append(("bare", amount))
     return tuple(keys)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _asked_for(kind: str, form: str) -> tuple[tuple[str, str], ...]:
+    """Return what a value is looked for under: an amount of one currency is none of another."""
+    keys = [(_FAMILIES.get(kind, kind), form), *_coded(kind, form)]
+    amount, _, currency = form.partition(" ")
+    if kind == "number" or (kind == "money" and not currency):
+        keys.append(("amount", amount))
+    if kind == "money":
+        keys.append(("bare", amount))
+    return tuple(keys)
+
+
+def _coded(kind: str, form: str) -> Iterator[tuple[str, str]]:
+    """Yield what codes share, whatever was taken for their type."""
+    if kind in ("zip", "quantity", "number", "id", "phone") and form.isdigit():
+        yield "digits", form
+    elif kind in ("zip", "id"):
+        yield "code", form
+
+
+def _other_reading(entity: Entity) -> tuple[str, str] | None:
+    """Return the other number that ``1.500`` may be."""
+    kind = _FAMILIES.get(entity.type)
+    if kind not in ("number", "money") or "." not in entity.text:
+        return None
+    match = _EITHER.fullmatch(entity.text)
+    if match is None:
+        return None
+    currency = entity.canonical.partition(" ")[2]
+    return kind, f"{match[1].replace('.', '')} {currency}".strip()
+
+
+def _national(entity: Entity) -> str:
+    """Return the digits of a number that may be a phone's, without what only a country adds."""
+    digits = _NOT_DIGIT.sub("", entity.text)
+    if entity.type == "id" and len(digits) < len(entity.text):
+        return ""  # it has letters
+    return digits.lstrip("0") if 9 <= len(digits) <= 15 else ""
 
 
 def _distinct(entities: Iterable[Entity]) -> list[Entity]:

@@ -236,8 +236,13 @@ def _left(
     bounds = [(gap[2 * side], gap[2 * side + 1]) for gap in holes]
     found = []
     for entity in entities:
-        at = index.word_at(entity.start)
+        at = index.first_word(entity)
         hole = _gap_at(bounds, at)
+        if hole is None:  # it begins before the gap: only the end of an address was changed
+            first, at = at, index.word_at(max(entity.start, entity.end - 1))
+            hole = _gap_at(bounds, at)
+            if hole is not None and (bounds[hole - 1][1] if hole else 0) >= first:
+                hole = None  # and nothing before it is shared
         place = 0.0
         if hole is not None:
             lo, hi = bounds[hole]

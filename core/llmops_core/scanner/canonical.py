@@ -10,7 +10,8 @@ import functools
 import re
 from typing import Final
 
-from llmops_core.scanner.patterns import STREETS, UNITS, month_of
+from llmops_core.scanner.closed import CURRENCIES, month_of
+from llmops_core.scanner.patterns import STREETS, UNITS
 from llmops_core.scanner.skeleton import fold
 
 __all__ = ["NUMBER_WORDS", "canonical", "number", "stem", "words"]
@@ -20,25 +21,30 @@ NUMBER_WORDS: Final = {
     for value, word in enumerate(
         (
             "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-            "eleven", "twelve",
+            "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen",
+            "eighteen", "nineteen", "twenty",
         )
+    )
+} | {
+    word: str(10 * tens)
+    for tens, word in enumerate(
+        ("thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"), 3
     )
 }  # fmt: skip
 
 _WORD: Final = re.compile(r"[^\W_]+")
 _NOT_DIGIT: Final = re.compile(r"\D+")
 _SQUEEZED: Final = re.compile(r"[\W_]+")
-_NUMBER: Final = re.compile(r"(\d{1,3}(?:\.\d{3})+,\d{1,2}\b)|\d[\d,]*(?:\.\d+)?")
+#: As in most of Europe, as in Switzerland, and as in English. Spaces group beside a currency only.
+_NUMBER: Final = re.compile(
+    r"(?P<comma>\d{1,3}(?:\.\d{3})+,\d{1,2}\b|\d{1,3}(?:[ \u00a0\u202f]\d{3})+,\d{1,2}\b|\d+,\d{2}\b(?!,))"
+    r"|(?P<grouped>\d{1,3}(?:['\u2019 \u00a0\u202f]\d{3})+(?:\.\d{1,2})?\b)"
+    r"|\d[\d,]*(?:\.\d+)?"
+)
+_GROUPING: Final = re.compile(r"['\u2019 \u00a0\u202f]")
 _FACTORS: Final = {
     "k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9,
 }  # fmt: skip
-_CURRENCIES: Final = {
-    "$": "usd", "€": "eur", "£": "gbp", "¥": "jpy", "₹": "inr", "usd": "usd", "dollar": "usd",
-    "dollars": "usd", "eur": "eur", "euro": "eur", "euros": "eur", "gbp": "gbp", "pounds": "gbp",
-    "jpy": "jpy", "cad": "cad", "aud": "aud", "chf": "chf", "inr": "inr",
-}  # fmt: skip
-
-
 def words(text: str) -> list[str]:
     """Return the words of a text, folded, in order. Underscores and punctuation separate."""
     return _WORD.findall(fold(text))
@@ -60,8 +66,8 @@ def number(text: str) -> str | None:
     match = _NUMBER.search(text)
     if match is None or len(match[0]) > 40:
         return None
-    digits = match[0]
-    if match[1]:  # 1.250,00 as in most of Europe
+    digits = _GROUPING.sub("", match[0])
+    if match["comma"]:
         digits = digits.replace(".", "").replace(",", ".")
     value = float(digits.replace(",", ""))
     factor = re.match(r" ?(k|m|bn|thousand|million|billion)\b", text[match.end() :].lower())
@@ -98,9 +104,9 @@ def _money(text: str) -> str | None:
     value = number(text)
     if value is None:
         return None
-    for part in re.findall(r"[$€£¥₹]|[a-z]+", text.lower()):
-        if part in _CURRENCIES:
-            return f"{value} {_CURRENCIES[part]}"
+    for part in re.findall(r"[a-z]{1,2}\$|[^\w\s.,'-]|[a-z]+", fold(text)):
+        if part in CURRENCIES:
+            return f"{value} {CURRENCIES[part]}"
     return value
 
 
@@ -116,7 +122,7 @@ def _time(text: str) -> str | None:
 
 
 def _date(text: str) -> str | None:
-    parts = re.findall(r"\d+|[A-Za-z]{3,}", text)
+    parts = re.findall(r"\d+|[a-z]{3,}", fold(text))
     named = next((p for p in parts if p[0].isalpha() and month_of(p)), None)
     numbers = [p for p in parts if p.isdigit()]
     if named is not None:
@@ -127,7 +133,10 @@ def _date(text: str) -> str | None:
         return None
     if len(numbers[0]) == 4:
         year, month, day = numbers[:3]
-        clock = f" {':'.join(numbers[3:])}" if len(numbers) > 3 else ""
+        clock = ""
+        if len(numbers) > 4:
+            seconds = numbers[5] if len(numbers) > 5 else "00"
+            clock = f" {numbers[3]}:{numbers[4]}" + (f":{seconds}" if seconds != "00" else "")
         return f"{year}-{int(month)}-{int(day)}{clock}"
     first, second, year = numbers[:3]
     if int(first) > 12 or (int(second) <= 12 and "." in text):  # 14/01/2024, and 01.02.2024

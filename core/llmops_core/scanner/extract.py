@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from llmops_core.scanner.canonical import canonical
+from llmops_core.scanner.closed import CODES, month_of
 from llmops_core.scanner.english import CALENDAR_WORDS, FUNCTION_WORDS, PEOPLE, TITLES
-from llmops_core.scanner.patterns import MONTHS, candidates
+from llmops_core.scanner.patterns import candidates
 from llmops_core.scanner.skeleton import normal, skeleton
 
 __all__ = ["TYPES", "Entity", "EntityExtractor", "scan", "scan_all"]
@@ -62,12 +63,29 @@ _NAME_BEFORE: Final = re.compile(
     re.IGNORECASE,
 )
 _AIRPORT_BEFORE: Final = re.compile(r"\b(?:from|to|via|at|in|airport)\W{0,2}$|[(>-]\s?$")
-_COUNTED_AFTER: Final = re.compile(r"(?: x)? (?:[a-z]{2,14} )?[a-z]{3,14}s\b")
+_COUNTED_AFTER: Final = re.compile(r"(?: x)? (?:([a-z]{2,14}) )?([a-z]{3,14}s)\b")
+#: What may be said before a number of things as well as before an id: ``order 100 lamps``.
+_ORDERS: Final = re.compile(r"(?:order|request|claim|issue|number|no)\s", re.IGNORECASE)
 _LABEL_AFTER: Final = re.compile(r"[ a-z_]{0,24}:(?:\s|$)")
 _SENTENCE_BEFORE: Final = re.compile(r"(?:^|[.!?\n]|[\n:;]\s*[-*\d.]{1,4})[\s\"'*_#(>\[-]*$")
 _LIST_NUMBER: Final = re.compile(r"(?:^|\n)[ \t>*#-]{0,8}$")
 _QUOTED: Final = re.compile(r'"([^"\n]{2,200})"')
-_ISO_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+#: Said within single quotes: no value of a dictionary or list, and no title with names, which are
+#: followed by themselves.
+_SAID: Final = re.compile(r"(?<![\w'\"])'([A-Za-z][^'\"\nA-Z]{1,120} [^'\"\nA-Z]{1,80})'(?![\w'])")
+_DAY: Final = re.compile(
+    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:\D.*)?|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
+)
+_POSTCODE: Final = re.compile(r"[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}|[A-Z]\d[A-Z] \d[A-Z]\d")
+_FLIGHT: Final = re.compile(r"[A-Z]{2} \d{2,4}")
+_ACCOUNT: Final = re.compile(r"[A-Z]{2}\d{2}(?: [A-Z\d]{1,4}){2,8}|\d{4}(?:[ -]\d{4}){3}")
+_CURRENCY: Final = "|".join(CODES)
+_COINS: Final = re.compile(
+    rf"(?:{_CURRENCY}|dollars?|euros?|pounds|yen|yuan|rupees|francs|pesos|reais|rubles|zloty|zl|Kc"
+    r"|kronor|kroner|bucks|\$)$",
+    re.IGNORECASE,
+)
+_CODED: Final = re.compile(rf"(?:{_CURRENCY}) ?\d")
 _PART: Final = re.compile(r"\S+")
 _OPENING: Final = (";", ",", "{", "[", ":")
 _PHONE: Final = re.compile(r"\+?[\d ().-]{7,24}")
@@ -81,15 +99,28 @@ def scan(text: str, extractors: Iterable[EntityExtractor] = ()) -> list[Entity]:
     text = normal(text)
     bones = skeleton(text)
     found = list(_scanned(text, bones))
-    for match in _QUOTED.finditer(bones):
-        start, end = match.span(1)
-        if " " in match[1] or not any(e.start <= start < e.end for e in found[-1:]):
+    for start, end in _quotes(bones):
+        if " " in bones[start:end] or not any(e.start <= start < e.end for e in found[-1:]):
             found.append(_entity("quoted", text, start, end))
     for extractor in extractors:
         for kind, start, end in extractor.extract(text):
             found.append(_entity(kind, text, start, end))
     found.sort(key=lambda e: (e.start, -e.end))
     return found
+
+
+def _quotes(bones: str) -> Iterator[tuple[int, int]]:
+    for match in _QUOTED.finditer(bones):
+        inner = match[1].strip()
+        if len(inner) > 1:
+            start = match.start(1) + match[1].index(inner)
+            yield start, start + len(inner)
+    for match in _SAID.finditer(bones):
+        before = bones[max(0, match.start() - 8) : match.start()].rstrip()
+        after = bones[match.end() : match.end() + 2].lstrip()
+        listed = before[-1:] == "," and before[-2:-1] in ("'", "}", "]")
+        if before[-1:] not in (":", "{", "[") and after[:1] not in (":", "]", "}") and not listed:
+            yield match.span(1)
 
 
 def scan_all(
@@ -145,7 +176,9 @@ def _kind(shape: str, bones: str, start: int, end: int) -> str | None:
         return "token"
     if "@" in shape:
         return "email"
-    if "://" in shape[:8] or ("/" in shape and first.isalpha()):
+    if first == "/" or "://" in shape[:8] or ("/" in shape and first.isalpha()):
+        return "url"
+    if shape.startswith("www."):
         return "url"
     if first == "#":
         return "id"
@@ -160,64 +193,89 @@ def _kind(shape: str, bones: str, start: int, end: int) -> str | None:
 
 def _numeric(shape: str, bones: str, start: int, end: int) -> str | None:
     digits = sum(c.isdigit() for c in shape)
+    if _ACCOUNT.fullmatch(shape):
+        return "id"
+    if _DAY.fullmatch(shape):
+        return "date"
     if 7 <= digits <= 15 and _is_phone(shape):
         return "phone"
-    if digits == len(shape) or re.fullmatch(r"[\d,]+(?:\.\d+)?", shape):
+    if digits == len(shape) or re.fullmatch(r"[\d,']+(?:\.\d+)?", shape):
         return _plain_number(shape, bones, start, end)
     spaced = " " in shape
     if ":" in shape and not re.match(r"\d{4}-", shape):
         return "time"
     if re.fullmatch(r"\d{1,2} ?[AaPp]\.?[Mm]\.?", shape):
         return "time"
-    if re.search(r"(?:USD|EUR|GBP|JPY|CAD|AUD|CHF|INR|dollars?|euros?|pounds)$", shape):
+    if _COINS.search(shape):
         return "money"
-    if re.match(r"\d{4}-\d{2}-\d{2}|\d{1,4}[/.]\d{1,2}[/.]\d{2,4}$", shape):
-        return "date"
     if spaced:
-        return "date" if _has_month(shape) else "address"
+        if _has_month(shape):
+            return "date"
+        return "measure" if re.fullmatch(r"[\d.,]+ [A-Za-z]{2,3}", shape) else "address"
     if re.fullmatch(r"\d{1,5}[xX]", shape):
         return "quantity"
     if re.fullmatch(r"\d[\d,.]*-?[A-Za-z]{1,6}", shape):
         return "measure"
-    return "id" if len(shape) >= 5 and _mixed(shape) else "measure"
+    if _mixed(shape):
+        return "id" if len(shape) >= 5 else "measure"
+    # 978-3-16 and 10.0.0.12 are ids; 2019-2023 is a range, unless it is said to be one
+    long = digits >= 6 and len(re.findall(r"\d+", shape)) > 2
+    return "id" if long or _ID_BEFORE.search(bones[max(0, start - _CONTEXT) : start]) else "measure"
 
 
 def _is_phone(shape: str) -> bool:
-    grouped = shape[0] in "+(" or " " in shape or shape.count("-") == 2 or shape.count(".") == 2
-    return bool(grouped and _PHONE.fullmatch(shape) and not _ISO_DAY.match(shape))
+    if shape[0] == "0" and sum(c.isdigit() for c in shape) < 9:
+        return False
+    grouped = shape[0] in "+(0" or " " in shape or shape.count("-") == 2 or shape.count(".") == 2
+    return bool(grouped and _PHONE.fullmatch(shape))
 
 
 def _plain_number(shape: str, bones: str, start: int, end: int) -> str | None:
     before = bones[max(0, start - _CONTEXT) : start]
     plain = shape.isdigit()
-    if plain and len(shape) == 10 and shape[0] in "23456789":
+    if plain and len(shape) == 10 and shape[0] in "023456789":
         return "phone"
     if plain and len(shape) == 5 and _ZIP_BEFORE.search(before):
         return "zip"
     if bones[end : end + 1] in (".", ")") and len(shape) <= 2 and _LIST_NUMBER.search(before):
         return None  # 1. of a list
-    if _COUNTED_AFTER.match(bones, end):
+    numbered = _ID_BEFORE.search(before) if plain and len(shape) >= 3 else None
+    if numbered and not _ORDERS.match(numbered[0]):
+        return "id"
+    if _is_counted(bones, end):
         return "quantity"
-    if plain and len(shape) >= 3 and _ID_BEFORE.search(before):
+    if numbered:
         return "id"
     if plain and len(shape) >= 7:
         return "id"
     return "number"
 
 
+def _is_counted(bones: str, end: int) -> bool:
+    """Whether the plural of something follows a number: ``3 boxes``, ``3 small boxes``."""
+    match = _COUNTED_AFTER.match(bones, end)
+    return match is not None and not FUNCTION_WORDS & {match[1] or "", match[2]}
+
+
 def _wordlike(shape: str, bones: str, start: int) -> str | None:
     """Return the type of a candidate that begins with a letter and has a digit or a joint."""
     digits = sum(c.isdigit() for c in shape)
     if " " in shape:
-        if digits and re.match(r"(?:USD|EUR|GBP|JPY|CAD|AUD|CHF|INR) ", shape):
+        if digits and _CODED.match(shape):
             return "money"
+        if _POSTCODE.fullmatch(shape):
+            return "zip"
+        if _FLIGHT.fullmatch(shape):
+            return None if shape[:2].lower() in FUNCTION_WORDS else "id"
+        if _ACCOUNT.fullmatch(shape):
+            return "id"
         if digits and _has_month(shape):
             return "date"
         head = shape.split(" ", 1)[0].rstrip(".").lower()
         if digits and head in ("suite", "ste", "apt", "apartment", "unit", "room"):
             return "suite"
         return "phrase"
-    if re.match(r"(?:USD|EUR|GBP|JPY|CAD|AUD|CHF|INR)\d", shape):
+    if _CODED.match(shape):
         return "money"
     if re.fullmatch(r"[xX]\d{1,5}", shape):
         return "quantity"
@@ -225,6 +283,8 @@ def _wordlike(shape: str, bones: str, start: int) -> str | None:
         return "phrase" if shape[0].isupper() and "_" not in shape else None
     if digits >= 2 and (len(shape) >= 5 or shape.isupper()) and not _is_label(bones, start, shape):
         return "id"
+    if len(shape) >= 6 and shape.isupper() and shape.isalnum() and not shape[-1].isdigit():
+        return "id"  # XKQ7PL, but not WINDOWS7
     return "phrase" if "-" in shape and shape[0].isupper() else None
 
 
@@ -240,7 +300,7 @@ def _mixed(shape: str) -> bool:
 
 
 def _has_month(shape: str) -> bool:
-    return any(word[:3].lower() in MONTHS for word in re.findall(r"[A-Za-z]{3,9}", shape))
+    return any(month_of(word) for word in re.findall(r"[A-Za-z]{3,10}", shape))
 
 
 def _phrases(text: str, bones: str, start: int, end: int) -> Iterator[Entity]:

@@ -8,23 +8,14 @@ time is linear in the text, whatever the text.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from llmops_core.errors import MissingDependency
+from llmops_core.scanner.closed import CODES, FOREIGN_MONTHS
 
-__all__ = ["MONTHS", "STREETS", "UNITS", "candidates", "month_of"]
-
-MONTHS: Final = {
-    name[:3]: number
-    for number, name in enumerate(
-        (
-            "january", "february", "march", "april", "may", "june", "july", "august",
-            "september", "october", "november", "december",
-        ),
-        1,
-    )
-}  # fmt: skip
+__all__ = ["STREETS", "UNITS", "candidates"]
 
 #: What streets are called, and their postal abbreviations: one form for both.
 STREETS: Final = {
@@ -48,6 +39,7 @@ _MONTH: Final = (
     r"|SEPT?(?:EMBER)?|OCT(?:OBER)?|NOV(?:EMBER)?|DEC(?:EMBER)?)\.?"
 )
 _DAY: Final = r"\d{1,2}(?:st|nd|rd|th)?"
+_FOREIGN_MONTH: Final = "(?:" + "|".join(f"[{m[0].upper()}{m[0]}]{m[1:]}" for m in FOREIGN_MONTHS) + ")"
 _STREET: Final = (
     r"(?:[Ss]treet|STREET|[Ss]t|ST|[Aa]venue|AVENUE|[Aa]ve|AVE|[Rr]oad|ROAD|[Rr]d|RD|[Dd]rive"
     r"|DRIVE|[Dd]r|DR|[Ll]ane|LANE|[Ll]n|LN|[Bb]oulevard|BOULEVARD|[Bb]lvd|BLVD|[Cc]ourt|COURT"
@@ -57,7 +49,17 @@ _STREET: Final = (
 _UNIT: Final = (
     r"(?:[Ss]uite|SUITE|[Ss]te|STE|[Aa]pt|APT|[Aa]partment|APARTMENT|[Uu]nit|UNIT|[Rr]oom|ROOM)"
 )
-_AMOUNT: Final = r"(?:\d{1,3}(?:\.\d{3})+,\d{1,2}\b|\d[\d,]*(?:\.\d+)?)"
+_AMOUNT: Final = (
+    r"(?:\d{1,3}(?:\.\d{3})+,\d{1,2}\b|\d{1,3}(?:'\d{3})+(?:\.\d{1,2})?\b|\d(?:,?\d)*(?:\.\d+)?)"
+)
+#: Only beside a currency may spaces group digits: elsewhere they are two numbers.
+_SPACED: Final = r"\d{1,3}(?: \d{3})+(?:[.,]\d{1,2})?"
+_CODE: Final = "(?:" + "|".join(CODES) + ")"
+_MONEY_AFTER: Final = (
+    rf"(?: ?(?:{_CODE}|[Dd]ollars?|[Ee]uros?|[Pp]ounds|[Yy]en|[Yy]uan|[Rr]upees|[Ff]rancs|[Pp]esos"
+    r"|[Rr]eais|[Rr]ubles|[Zz]loty|zl|Kc|[Kk]ronor|[Kk]roner|[Bb]ucks)\b| ?\$\B)"
+)
+_METRIC: Final = r"(?:kg|mg|lbs?|oz|km|cm|mm|mL|ml|[KMGT]B|kWh|mph)"
 _LINK: Final = r"[^\s<>\"'`{}|\\^\[\]]"
 _CAPITAL: Final = r"[A-Z][A-Za-z0-9]*(?:['&/-][A-Za-z0-9]+)*"
 #: An initial or a title has a stop of its own; any other stop ends a sentence.
@@ -70,26 +72,42 @@ ALTERNATIVES: Final = (
     rf"\b(?:https?|HTTPS?|ftp)://{_LINK}+",
     r"\b[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,4}",
     rf"\b(?:[a-z0-9-]{{1,63}}\.){{1,4}}[a-z]{{2,10}}/{_LINK}+",
+    rf"\bwww\.{_LINK}+",
+    r"\B/[A-Za-z0-9_.-]{1,64}(?:/[A-Za-z0-9_.-]{1,64})+",
     # dates and times
-    r"\b\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?)?\b",
+    r"\b\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:?\d{2})?)?\b",
     r"\b\d{1,4}[/.]\d{1,2}[/.]\d{2,4}\b",
+    r"\b\d{1,2}-\d{1,2}-\d{4}\b",
+    rf"\b\d{{1,2}}(?:\.|er)? (?:de )?{_FOREIGN_MONTH}(?:,? (?:de )?\d{{4}})?\b",
     rf"\b{_MONTH} {_DAY}(?:,? \d{{4}})?\b",
     rf"\b{_DAY} (?:of )?{_MONTH}(?:,? \d{{4}})?\b",
     rf"\b(?:\d{{4}} )?{_MONTH} {_DAY}\b",
-    r"\b\d{1,2}:\d{2}(?::\d{2})?(?: ?[AaPp]\.?[Mm]\b\.?)?",
-    r"\b\d{1,2} ?[AaPp]\.?[Mm]\b",
+    r"\b\d{1,2}:\d{2}(?::\d{2})?(?: ?(?:[AaPp]\.[Mm]\.|[AaPp][Mm]\b))?",
+    r"\b\d{1,2} ?(?:[AaPp]\.[Mm]\.|[AaPp][Mm]\b)",
     # phones: with a country code, or three groups as in North America
-    r"\+\d{1,3}(?:[ .()-]{0,2}\d{2,11}){1,5}\b",
+    r"\+\d{1,3}(?:[ .()-]{0,2}\d{1,11}){1,5}\b",
     r"\(\d{3}\) ?\d{3}[ .-]\d{4}\b",
     r"\b\d{3}[ .-]\d{3}[ .-]\d{4}\b",
+    # a trunk zero and groups, as in most other countries
+    r"\b0\d{1,4}[ -]\d{6,8}\b",
+    r"\b0\d{1,4}(?:[ ./-]\d{2,4}){2,4}\b",
+    # accounts and cards, in groups of four
+    r"\b[A-Z]{2}\d{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?\b",
+    r"\b\d{4}(?:[ -]\d{4}){3}\b",
+    # British and Canadian postcodes
+    r"\b[A-Z]{1,2}\d[A-Z0-9]? \d[A-Z]{2}\b",
+    r"\b[A-Z]\d[A-Z] \d[A-Z]\d\b",
     # places
     rf"\b\d{{1,6}} (?:[A-Z0-9][A-Za-z0-9.']{{0,30}} ){{1,4}}{_STREET}",
     rf"\b{_UNIT}\.? #?[A-Z]{{0,2}}\d[A-Za-z0-9-]{{0,8}}\b",
     # money and percent
-    rf"(?:\b[A-Z]{{2}})?\$ ?{_AMOUNT}(?: ?(?:[kKmM]|bn|million|billion|thousand)\b)?",
-    rf"\b(?:USD|EUR|GBP|JPY|CAD|AUD|CHF|INR) ?{_AMOUNT}(?: ?(?:[kKmM]|bn|million|billion)\b)?",
-    rf"\b{_AMOUNT} ?(?:USD|EUR|GBP|JPY|CAD|AUD|CHF|INR|dollars?|euros?|pounds)\b",
+    rf"(?:\b[A-Z]{{1,2}})?\$ ?{_AMOUNT}(?: ?(?:[kKmM]|bn|million|billion|thousand)\b)?",
+    rf"\b{_CODE} ?(?:{_SPACED}|{_AMOUNT})(?: ?(?:[kKmM]|bn|million|billion)\b)?",
+    rf"\b(?:{_SPACED}|{_AMOUNT}){_MONEY_AFTER}",
     rf"\b{_AMOUNT} ?(?:%|[Pp]ercent\b|per cent\b)",
+    rf"\b{_AMOUNT} {_METRIC}\b",
+    # flights: a carrier and a number
+    r"\b[A-Z]{2} \d{2,4}\b",
     # ids: marked, joined by underscores, or of letters and digits
     r"# ?[A-Za-z]{0,6}-?\d[A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)*",
     r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b",
@@ -100,6 +118,14 @@ ALTERNATIVES: Final = (
     rf"\b{_AMOUNT}",
     # words with capitals: names of people, places, products
     rf"\b{_NAMED}(?: (?:(?:of|de|da|do|von|van|del|la|&) )?{_NAMED}){{0,7}}",
+)
+
+#: The last word of a run of capitals, and what follows it, where both are one value.
+_OPENS: Final = re.compile(
+    rf"[A-Z]{{2}}\d{{2}} [A-Z0-9]{{4}}\b.*|{_MONTH} \d.*|{_CODE} \d.*|{_UNIT}\.? #?\d.*|[A-Z]{{1,2}}\$.*"
+    r"|(?!AM |PM |NO |TO |IN |ON |AT |OF |BY |OR |ST |DR |RD )[A-Z]{2} \d{2,4}(?!\d).*"
+    r"|[A-Z]{1,2}\d[A-Z0-9]? \d[A-Z]{2}\b.*|[A-Z]\d[A-Z] \d[A-Z]\d\b.*",
+    re.DOTALL,
 )
 
 _MISSING: Final = (
@@ -125,10 +151,21 @@ def _compiled() -> Any:
 def candidates(bones: str) -> Iterator[tuple[int, int]]:
     """Yield the places of the candidates in a skeleton, from left to right, never overlapping."""
     # As bytes: each match of a text would measure the text again to find its characters.
-    for match in _compiled().finditer(bones.encode("ascii", "replace")):
-        yield match.span()
+    find, data, at = _compiled().search, bones.encode("ascii", "replace"), 0
+    while match := find(data, at):
+        start, at = match.span()
+        if data[start : start + 1].isupper() and data[at : at + 1] in (b" ", b"$"):
+            at = _before_code(bones, start, at)
+        yield start, at
 
 
-def month_of(word: str) -> int | None:
-    """Return the number of a month that is written out or shortened."""
-    return MONTHS.get(word[:3].lower())
+def _before_code(bones: str, start: int, end: int) -> int:
+    """Return where a run of capitals ends, without a last word that belongs to what follows it.
+
+    The run ``Arrives June`` of ``Arrives June 5`` ends before the date, that of ``Paid R$ 5`` before
+    the amount.
+    """
+    last = bones.rfind(" ", start, end) + 1
+    if last <= start or not _OPENS.fullmatch(bones[last : end + 8]):
+        return end
+    return last - 1

@@ -22,6 +22,16 @@ _PUNCTUATION: Final = {
     0x00A5: "$", 0x20B9: "$", 0x00D7: "x", 0x2026: ".",
 }  # fmt: skip
 
+#: Letters with a bar or joined, which no decomposition takes apart.
+_BARRED: Final = {
+    ord(char): plain
+    for char, plain in (
+        ("ø", "o"), ("Ø", "O"), ("ł", "l"), ("Ł", "L"), ("đ", "d"), ("Đ", "D"), ("ħ", "h"),
+        ("Ħ", "H"), ("ı", "i"), ("æ", "ae"), ("Æ", "Ae"), ("œ", "oe"), ("Œ", "Oe"), ("þ", "th"),
+        ("Þ", "Th"), ("ð", "d"), ("Ð", "D"),
+    )
+}  # fmt: skip
+
 
 def _shape(code: int) -> str:
     """Return the one ASCII character that a character looks like to a pattern."""
@@ -29,7 +39,9 @@ def _shape(code: int) -> str:
     if known is not None:
         return known
     char = chr(code)
-    base = unicodedata.normalize("NFKD", char)[0]
+    base = _BARRED.get(code, "")[:1] or unicodedata.normalize("NFKD", char)[0]
+    if unicodedata.category(char) == "Sc":
+        return "$"
     if base.isascii() and base.isalnum():
         return base
     if char.isdecimal():
@@ -41,7 +53,8 @@ def _shape(code: int) -> str:
 
 def _folded(code: int) -> str:
     """Return a character without its accent and case; what is no letter stays."""
-    base = unicodedata.normalize("NFKD", chr(code)).casefold()
+    base = _BARRED.get(code) or unicodedata.normalize("NFKD", chr(code)).casefold()
+    base = base.lower()
     return "".join(c for c in base if not unicodedata.combining(c)) or " "
 
 
