@@ -17,6 +17,7 @@ __all__ = ["Gap", "gaps"]
 
 #: Words of a replacement at most: what is longer was rewritten, and no place in it means anything.
 _LARGEST: Final = 16
+_SMALL: Final = 2
 
 
 class Gap(NamedTuple):
@@ -41,7 +42,9 @@ def gaps(first: Sequence[str], second: Sequence[str]) -> list[Gap]:
             least = min(a_start - a_at, b_start - b_at)
             ends = a_start == len(first) and b_start == len(second) and 2 * least >= size
             last = length and a_start + length == len(first) and b_start + length == len(second)
-            bounded = before and size <= _LARGEST and bool(length >= 2 or ends or last)
+            # So it is after a word or two that took the place of a word or two.
+            near = length == 1 and 1 <= least <= size <= _SMALL
+            bounded = before and size <= _LARGEST and bool(length >= 2 or ends or last or near)
             found.append(Gap(a_at, a_start, b_at, b_start, bounded))
         # One word is enough where both texts begin or end with it.
         before = length >= 2 or (length == 1 and a_start == b_start == 0)

@@ -33,8 +33,11 @@ class Left(NamedTuple):
     counted: str | None = None
 
 
-def pair(left: Sequence[Left], news: Sequence[Left]) -> dict[int, int]:
-    """Return which of *left* became which of *news*, the likeliest first, one to one."""
+def pair(left: Sequence[Left], news: Sequence[Left], *, least: float = 0.0) -> dict[int, int]:
+    """Return which of *left* became which of *news*, the likeliest first, one to one.
+
+    *least* is how likely a pair must be: 0.5 leaves out what only the kind of thing speaks for.
+    """
     by_family: dict[str, list[int]] = defaultdict(list)
     for at, item in enumerate(news):
         by_family[family(item.entity)].append(at)
@@ -47,7 +50,7 @@ def pair(left: Sequence[Left], news: Sequence[Left]) -> dict[int, int]:
         for other in by_family[kind][:_MOST]:
             alone = left_of[kind] == 1 and len(by_family[kind]) == 1
             score = _score(item, news[other], alone)
-            if score > 0:
+            if score > 0 and score >= least:
                 scored.append((-score, at, other))
     paired: dict[int, int] = {}
     taken: set[int] = set()
@@ -80,8 +83,12 @@ def _score(one: Left, other: Left, alone: bool) -> float:
         return near
     named = other.label is not None and not _NEW & set(other.label.split())
     if family(one.entity) == "phrase" and other.entity.type == "phrase":
-        # A list of things, each with its label: one of them is another thing now.
-        return 0.2 if named and one.entity.type == "phrase" else 0
+        # A list of things, each with its label: one of them is another thing now. Things that are
+        # named by as many words are likelier the same sort.
+        if not named or one.entity.type != "phrase":
+            return 0
+        alike = one.entity.text.count(" ") == other.entity.text.count(" ")
+        return 0.3 if alike else 0.2
     return 0.1 if named and alone and family(one.entity) in ("money", "number") else 0
 
 
@@ -153,6 +160,8 @@ def _close_amounts(a: str, b: str) -> float:
         return 0.0
     ratio = max(x, y) / min(x, y)
     if any(abs(ratio - simple) < 1e-6 * simple for simple in (2, 10, 100, 1000)):
+        return 0.5
+    if int(x) == int(y) or round(x) == round(y):  # the cents were dropped
         return 0.5
     return 0.8 * _small_edit(_head(a), _head(b))
 

@@ -18,6 +18,8 @@ __all__ = ["Found", "TextIndex"]
 
 _WORD: Final = re.compile(r"[^\W_]+")
 _LABEL: Final = re.compile(r"([A-Za-z][\w ]{0,28})['\"]?: ?[\['\"`<]{0,2}$")
+#: The same in prose.
+_TOLD: Final = re.compile(r"(?:^|[.!?;\n] ?)(?:The |the )?([A-Za-z][a-z]{1,14}(?: [a-z]{2,14})?) (?:is|was) $")
 
 #: Values that are compared with values of the same family only, never by their digits in the text.
 _FAMILIES: Final = {
@@ -130,8 +132,11 @@ class TextIndex:
         return min(bisect_left(self._starts, entity.start), max(0, len(self._starts) - 1))
 
     def label(self, entity: Entity) -> str | None:
-        """Return the label that stands before an entity: ``Amount`` of ``Amount: $5``."""
-        match = _LABEL.search(self.text, max(0, entity.start - 36), entity.start)
+        """Return the label of an entity: ``Amount`` of ``Amount: $5`` and of ``The amount is $5``."""
+        since = max(0, entity.start - 36)
+        match = _LABEL.search(self.text, since, entity.start) or _TOLD.search(
+            self.text, since, entity.start
+        )
         return fold(match[1]).replace("_", " ").strip() if match else None
 
     def counted(self, entity: Entity) -> str | None:

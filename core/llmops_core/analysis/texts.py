@@ -11,6 +11,7 @@ second, and which the second adds. Pure, and near linear in the length of the te
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -36,6 +37,10 @@ HIGH_DRIFT: Final = 0.4
 #: no information (years, sizes, numbers of steps).
 _UNCOUNTED: Final = frozenset(("number", "measure"))
 COUNTED: Final = frozenset(TYPES) - _UNCOUNTED
+
+
+_CAPITAL_BEFORE: Final = re.compile(r"\b[A-Z]\w* $")
+_OPENED: Final = re.compile(r"(?:^|[.!?:;\n|])[\s\"'*_#(>\[-]*$")
 
 
 class Fate(NamedTuple):
@@ -109,7 +114,7 @@ def compare_indices(
 ) -> Comparison:
     """Compare as :func:`compare` does, texts that are indexed already."""
     missing: Status = "lost" if complete else "unknown"
-    fates, places, located, left = _matched(a, b)
+    fates, places, located, left, hinted = _matched(a, b)
     claimed = _Places(places)
     news = [e for e in b.distinct if a.find(e) is None and not claimed.overlap(e)]
     if equivalences is not None:
@@ -125,6 +130,18 @@ def compare_indices(
             places.append((partner.start, partner.end, "altered"))
     fates += [_fate(entity, missing, None) for entity in replaced_words(a, b, holes)]
     taken = set(paired.values())
+    rest = [at for at in range(len(news)) if at not in taken]
+    became = _renamed(a, b, hinted, [news[at] for at in rest], holes)
+    for entity in hinted:
+        at = became.get(entity)
+        if at is None:
+            fates.append(_fate(entity, "implied", None))
+            continue
+        partner = news[rest[at]]
+        taken.add(rest[at])
+        # Told, but not counted: who reads the address still knows who it was.
+        fates.append(_fate(entity, "altered", partner.text)._replace(counts=False))
+        places.append((partner.start, partner.end, "altered"))
     for at, entity in enumerate(news):
         if at not in taken and _is_addition(entity, a):
             fates.append(_fate(entity, "added", None))
@@ -134,25 +151,42 @@ def compare_indices(
 
 def _matched(
     a: TextIndex, b: TextIndex
-) -> tuple[list[Fate], list[tuple[int, int, Status]], list[Entity], list[Entity]]:
-    """Return the fates of what the second text has, where it is there, and what is left."""
+) -> tuple[list[Fate], list[tuple[int, int, Status]], list[Entity], list[Entity], list[Entity]]:
+    """Return the fates of what the second text has, where it is there, what is left, and names that
+    only an address there holds."""
     fates: list[Fate] = []
     places: list[tuple[int, int, Status]] = []
     located: list[Entity] = []  # values of the first text, where the second has them
-    left = []
+    left: list[Entity] = []
+    hinted: list[Entity] = []
     for entity in a.distinct:
         match = b.find(entity) or _without_opening(a, b, entity)
         if match is None:
             left.append(entity)
             continue
-        status: Status = "kept" if match.exact else "reformatted"
         if match.implied:
-            status = "implied"
+            hinted.append(entity)
+            continue
+        status: Status = "kept" if match.exact else "reformatted"
         fates.append(_fate(entity, status, None if match.exact else match.text))
         if match.end > match.start:
             places.append((match.start, match.end, status))
             located.append(entity._replace(start=match.start, end=match.end))
-    return fates, places, located, left
+    return fates, places, located, left, hinted
+
+
+def _renamed(
+    a: TextIndex,
+    b: TextIndex,
+    hinted: list[Entity],
+    news: list[Entity],
+    holes: Sequence[Gap],
+) -> dict[Entity, int]:
+    """Return which names, although an address still holds them, are another name where they stood."""
+    if not hinted or not news:
+        return {}
+    paired = pair(_left(a, hinted, holes, 0), _left(b, news, holes, 1), least=0.5)
+    return {hinted[at]: other for at, other in paired.items()}
 
 
 def _without_equivalents(
@@ -186,10 +220,15 @@ def _without_opening(a: TextIndex, b: TextIndex, entity: Entity) -> Found | None
         text=tail, canonical=canonical("phrase", tail), start=entity.start + len(head) + 1
     )
     found = b.find(rest)
-    if found is None or found.implied:
+    if found is None or (not found.implied and _names_on(b.text, found.start)):
         return None
-    before = b.text[max(0, found.start - 40) : found.start].split()
-    return None if before and before[-1][:1].isupper() else found._replace(exact=False)
+    return found._replace(exact=False)
+
+
+def _names_on(text: str, place: int) -> bool:
+    """Whether the name at a place begins before it: the word there has a capital and opens nothing."""
+    match = _CAPITAL_BEFORE.search(text, max(0, place - 40), place)
+    return match is not None and not _OPENED.search(text, max(0, match.start() - 8), match.start())
 
 
 class _Places:

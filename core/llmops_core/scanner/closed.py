@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CODES", "CURRENCIES", "FOREIGN_MONTHS", "SIGNS", "month_of"]
+__all__ = ["CODES", "CURRENCIES", "FOREIGN_MONTHS", "SIGNS", "is_month", "month_of"]
 
 #: Months by their first letters, without accents: English, German, French, Spanish, Italian,
 #: Portuguese and Dutch. French June and July need a letter more.
@@ -25,6 +25,13 @@ FOREIGN_MONTHS: Final = (
     "julho", "setembro", "outubro", "novembro", "dezembro", "januari", "februari", "maart", "mei",
     "augustus",
 )  # fmt: skip
+
+_ENGLISH_MONTHS: Final = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september",
+    "october", "november", "december", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep",
+    "sept", "oct", "nov", "dec",
+)  # fmt: skip
+_ALL_MONTHS: Final = frozenset((*_ENGLISH_MONTHS, *FOREIGN_MONTHS))
 
 #: Codes of ISO 4217 that are no English words.
 CODES: Final = (
@@ -49,8 +56,13 @@ _WORDS: Final = {
 CURRENCIES: Final = {code.lower(): code.lower() for code in CODES} | SIGNS | _WORDS
 
 
+def is_month(word: str) -> bool:
+    """Whether a word is a month: ``Jun`` and ``Juni``, not ``Juniper``."""
+    return word.lower() in _ALL_MONTHS
+
+
 def month_of(word: str) -> int | None:
-    """Return the number of a month that is written out or shortened, without accents."""
+    """Return the number of a month, by its first letters, without accents."""
     lowered = word[:4].lower()
     if lowered in ("juin", "juil"):
         return 6 if lowered == "juin" else 7

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from llmops_core.scanner.canonical import canonical
-from llmops_core.scanner.closed import CODES, month_of
+from llmops_core.scanner.closed import CODES, is_month
 from llmops_core.scanner.english import CALENDAR_WORDS, FUNCTION_WORDS, PEOPLE, TITLES
 from llmops_core.scanner.patterns import candidates
 from llmops_core.scanner.skeleton import normal, skeleton
@@ -300,7 +300,7 @@ def _mixed(shape: str) -> bool:
 
 
 def _has_month(shape: str) -> bool:
-    return any(month_of(word) for word in re.findall(r"[A-Za-z]{3,10}", shape))
+    return any(is_month(word) for word in re.findall(r"[A-Za-z]{3,10}", shape))
 
 
 def _phrases(text: str, bones: str, start: int, end: int) -> Iterator[Entity]:

@@ -112,6 +112,8 @@ ALTERNATIVES: Final = (
     r"# ?[A-Za-z]{0,6}-?\d[A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)*",
     r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b",
     r"\b[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+\b",
+    # a name that begins with a joined one
+    rf"\b[A-Z][a-z]+-[A-Za-z]+ {_NAMED}(?: (?:(?:of|de|da|do|von|van|del|la|&) )?{_NAMED}){{0,6}}",
     r"\b[A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)+\b",
     r"\b[A-Za-z]+\d[A-Za-z0-9]*\b",
     rf"\b{_AMOUNT}[A-Za-z][A-Za-z0-9]*\b",
