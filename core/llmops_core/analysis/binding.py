@@ -24,7 +24,9 @@ _APART: Final = re.compile(r"[,;]|\band\b|\bplus\b|\bor\b|\bthen\b")
 _FARTHEST: Final = 48
 _NEAR: Final = 24
 #: What is counted, in small letters: ``6 mugs``, ``6 x mugs``, ``mugs: 6``.
-_COUNTED: Final = re.compile(r" ?(?:x |units? of |pieces? of |pcs\.? of |boxes of )?([a-z]{3,24})\b")
+_COUNTED: Final = re.compile(
+    r" ?(?:x |units? of |pieces? of |pcs\.? of |boxes of )?([a-z]{3,24})\b"
+)
 _LABELLED: Final = re.compile(r"\b([A-Za-z]{3,24})(?:['\"]?: ?| x ?)$")
 #: Between a name and its number in a record: ``name: Desk Lamp`` and ``qty: 4`` in the next line.
 _FIELD: Final = re.compile(

@@ -8,11 +8,11 @@ from typing import Final
 
 __all__ = ["Aliases", "fold_agent", "is_participant", "speaker"]
 
-_ASIDE: Final = re.compile(r"\s*\([^()]*\)\s*$")
+_ASIDE: Final = re.compile(r"\s*\([^()]*\)\s*:?\s*$")
 #: Roles and machinery that speak in message logs; none of them is an agent.
 _NOBODY: Final = frozenset(
     ("human", "user", "userproxy", "system", "tool", "function", "environment", "codeexecutor",
-     "developer", "ipython")
+     "developer", "ipython", "customer", "enduser", "unknown", "toolresult")
 )  # fmt: skip
 
 

@@ -26,7 +26,8 @@ _MILD: Final = (
 #: What leaves a thing out. Within a denial it says the opposite: ``nothing except X``.
 _APART: Final = r"without|except(?:ing)?|instead of|rather than|other than|excluding"
 _NEGATION: Final = re.compile(
-    rf"\b(?:(?:not|never|cannot){_MILD}|no longer|no need to|no(?= \S+$| $)|no(?= (?:circumstances|account|case|means|time)\b)"
+    rf"\b(?:(?:not|never|cannot){_MILD}|no longer|no need to"
+    r"|no(?= \S+$| $)|no(?= (?:circumstances|account|case|means|time)\b)"
     rf"|{_APART}|nothing|nobody|no one|avoid|neither|nor|exclude|skip|ignore|anything but"
     r"|refuse|forbid|forbidden|leave out)\b"
     rf"|n['\u2019]t\b{_MILD}",
@@ -110,7 +111,8 @@ def _is_negated(text: str, start: int, end: int) -> bool:
     after = text[end : end + 40]
     return bool(
         re.match(
-            r",?\s+(?:is |are )?no longer\b|\s+(?:(?:is|are|was|were|must|should|may|shall|will|can|could|do|does|has|have)"
+            r",?\s+(?:is |are )?no longer\b"
+            r"|\s+(?:(?:is|are|was|were|must|should|may|shall|will|can|could|do|does|has|have)"
             r"(?:\s+(?:not|never)|n['\u2019]t)|(?:is|are)\s+(?:excluded|forbidden|off limits)"
             r"|cannot|never|not (?:to )?(?:be\b|[a-z]{4,}(?!\w)))\b",
             after,

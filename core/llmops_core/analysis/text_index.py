@@ -19,7 +19,9 @@ __all__ = ["Found", "TextIndex"]
 _WORD: Final = re.compile(r"[^\W_]+")
 _LABEL: Final = re.compile(r"([A-Za-z][\w ]{0,28})['\"]?: ?[\['\"`<]{0,2}$")
 #: The same in prose.
-_TOLD: Final = re.compile(r"(?:^|[.!?;\n] ?)(?:The |the )?([A-Za-z][a-z]{1,14}(?: [a-z]{2,14})?) (?:is|was) $")
+_TOLD: Final = re.compile(
+    r"(?:^|[.!?;\n] ?)(?:The |the )?([A-Za-z][a-z]{1,14}(?: [a-z]{2,14})?) (?:is|was) $"
+)
 
 #: Values that are compared with values of the same family only, never by their digits in the text.
 _FAMILIES: Final = {

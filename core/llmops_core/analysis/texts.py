@@ -133,12 +133,12 @@ def compare_indices(
     rest = [at for at in range(len(news)) if at not in taken]
     became = _renamed(a, b, hinted, [news[at] for at in rest], holes)
     for entity in hinted:
-        at = became.get(entity)
-        if at is None:
+        if entity not in became:
             fates.append(_fate(entity, "implied", None))
             continue
-        partner = news[rest[at]]
-        taken.add(rest[at])
+        chosen = rest[became[entity]]
+        partner = news[chosen]
+        taken.add(chosen)
         # Told, but not counted: who reads the address still knows who it was.
         fates.append(_fate(entity, "altered", partner.text)._replace(counts=False))
         places.append((partner.start, partner.end, "altered"))

@@ -45,6 +45,8 @@ _GROUPING: Final = re.compile(r"['\u2019 \u00a0\u202f]")
 _FACTORS: Final = {
     "k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9,
 }  # fmt: skip
+
+
 def words(text: str) -> list[str]:
     """Return the words of a text, folded, in order. Underscores and punctuation separate."""
     return _WORD.findall(fold(text))

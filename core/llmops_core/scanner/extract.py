@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from llmops_core.scanner.canonical import canonical
-from llmops_core.scanner.closed import CODES, is_month
 from llmops_core.scanner.english import CALENDAR_WORDS, FUNCTION_WORDS, PEOPLE, TITLES
+from llmops_core.scanner.kinds import kind_of
 from llmops_core.scanner.patterns import candidates
 from llmops_core.scanner.skeleton import normal, skeleton
 
@@ -47,48 +47,22 @@ class EntityExtractor(Protocol):
         """
 
 
-_ZIP_BEFORE: Final = re.compile(
-    r"(?:\b(?:zip|postal|postcode|plz)(?:[ _]?codes?)?\W{0,3}(?:is|was|to|of|in|at)?\W{0,4}"
-    r"|\b[A-Z]{2},? )$"
-)
-_ID_BEFORE: Final = re.compile(
-    r"\b(?:order|ticket|case|invoice|booking|reservation|confirmation|account|reference|ref|claim"
-    r"|transaction|tracking|request|issue|id|number|no|nr|code|serial|policy|member|customer)"
-    r"\W{0,3}(?:id|number|no|nr|code)?\W{0,3}(?:is|was)?\W{0,3}$",
-    re.IGNORECASE,
-)
 _NAME_BEFORE: Final = re.compile(
     r"\b(?:name|named|customer|client|contact|owner|user|passenger|guest|patient|caller|member"
     r"|manager|mr|mrs|ms|dr)\W{0,3}(?:is|was|are)?\W{0,3}$",
     re.IGNORECASE,
 )
 _AIRPORT_BEFORE: Final = re.compile(r"\b(?:from|to|via|at|in|airport)\W{0,2}$|[(>-]\s?$")
-_COUNTED_AFTER: Final = re.compile(r"(?: x)? (?:([a-z]{2,14}) )?([a-z]{3,14}s)\b")
-#: What may be said before a number of things as well as before an id: ``order 100 lamps``.
-_ORDERS: Final = re.compile(r"(?:order|request|claim|issue|number|no)\s", re.IGNORECASE)
 _LABEL_AFTER: Final = re.compile(r"[ a-z_]{0,24}:(?:\s|$)")
 _SENTENCE_BEFORE: Final = re.compile(r"(?:^|[.!?\n]|[\n:;]\s*[-*\d.]{1,4})[\s\"'*_#(>\[-]*$")
-_LIST_NUMBER: Final = re.compile(r"(?:^|\n)[ \t>*#-]{0,8}$")
 _QUOTED: Final = re.compile(r'"([^"\n]{2,200})"')
 #: Said within single quotes: no value of a dictionary or list, and no title with names, which are
 #: followed by themselves.
 _SAID: Final = re.compile(r"(?<![\w'\"])'([A-Za-z][^'\"\nA-Z]{1,120} [^'\"\nA-Z]{1,80})'(?![\w'])")
-_DAY: Final = re.compile(
-    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:\D.*)?|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
-)
-_POSTCODE: Final = re.compile(r"[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}|[A-Z]\d[A-Z] \d[A-Z]\d")
-_FLIGHT: Final = re.compile(r"[A-Z]{2} \d{2,4}")
-_ACCOUNT: Final = re.compile(r"[A-Z]{2}\d{2}(?: [A-Z\d]{1,4}){2,8}|\d{4}(?:[ -]\d{4}){3}")
-_CURRENCY: Final = "|".join(CODES)
-_COINS: Final = re.compile(
-    rf"(?:{_CURRENCY}|dollars?|euros?|pounds|yen|yuan|rupees|francs|pesos|reais|rubles|zloty|zl|Kc"
-    r"|kronor|kroner|bucks|\$)$",
-    re.IGNORECASE,
-)
-_CODED: Final = re.compile(rf"(?:{_CURRENCY}) ?\d")
+#: Two capitals before a number are a carrier, but for these.
+_LONE_NUMBER: Final = re.compile(r"(?:NO|TO|IN|ON|AT|OF|BY|OR|IS|AM|PM|MY|WE|IT|AS|IF|DO|UP|SO) \d")
 _PART: Final = re.compile(r"\S+")
 _OPENING: Final = (";", ",", "{", "[", ":")
-_PHONE: Final = re.compile(r"\+?[\d ().-]{7,24}")
 
 
 def scan(text: str, extractors: Iterable[EntityExtractor] = ()) -> list[Entity]:
@@ -140,14 +114,15 @@ def _entity(kind: str, text: str, start: int, end: int) -> Entity:
 
 
 def _scanned(text: str, bones: str) -> Iterator[Entity]:
-    for start, end in candidates(bones):
+    for first, end in candidates(bones):
+        start = first + 3 if _LONE_NUMBER.match(bones, first) else first
         if end - start > _LONGEST and "://" not in bones[start : start + 8]:
             continue
         shape = bones[start:end]
         if shape[0].isupper() and not _has_digit_or_joint(shape):
             yield from _phrases(text, bones, start, end)
             continue
-        kind = _kind(shape, bones, start, end)
+        kind = kind_of(shape, bones, start, end)
         if kind is None:
             continue
         if kind == "phrase":
@@ -167,140 +142,6 @@ def _trimmed(kind: str, shape: str, start: int, end: int) -> tuple[int, int]:
 
 def _has_digit_or_joint(shape: str) -> bool:
     return "_" in shape or "@" in shape or any(c.isdigit() for c in shape)
-
-
-def _kind(shape: str, bones: str, start: int, end: int) -> str | None:
-    """Return the type of a candidate that has digits or joints, None for what is no entity."""
-    first = shape[0]
-    if first == "<":
-        return "token"
-    if "@" in shape:
-        return "email"
-    if first == "/" or "://" in shape[:8] or ("/" in shape and first.isalpha()):
-        return "url"
-    if shape.startswith("www."):
-        return "url"
-    if first == "#":
-        return "id"
-    if "$" in shape[:3]:
-        return "money"
-    if shape[-1] == "%" or shape.lower().endswith(("percent", "per cent")):
-        return "percent"
-    if first.isdigit() or first in "+(":
-        return _numeric(shape, bones, start, end)
-    return _wordlike(shape, bones, start)
-
-
-def _numeric(shape: str, bones: str, start: int, end: int) -> str | None:
-    digits = sum(c.isdigit() for c in shape)
-    if _ACCOUNT.fullmatch(shape):
-        return "id"
-    if _DAY.fullmatch(shape):
-        return "date"
-    if 7 <= digits <= 15 and _is_phone(shape):
-        return "phone"
-    if digits == len(shape) or re.fullmatch(r"[\d,']+(?:\.\d+)?", shape):
-        return _plain_number(shape, bones, start, end)
-    spaced = " " in shape
-    if ":" in shape and not re.match(r"\d{4}-", shape):
-        return "time"
-    if re.fullmatch(r"\d{1,2} ?[AaPp]\.?[Mm]\.?", shape):
-        return "time"
-    if _COINS.search(shape):
-        return "money"
-    if spaced:
-        if _has_month(shape):
-            return "date"
-        return "measure" if re.fullmatch(r"[\d.,]+ [A-Za-z]{2,3}", shape) else "address"
-    if re.fullmatch(r"\d{1,5}[xX]", shape):
-        return "quantity"
-    if re.fullmatch(r"\d[\d,.]*-?[A-Za-z]{1,6}", shape):
-        return "measure"
-    if _mixed(shape):
-        return "id" if len(shape) >= 5 else "measure"
-    # 978-3-16 and 10.0.0.12 are ids; 2019-2023 is a range, unless it is said to be one
-    long = digits >= 6 and len(re.findall(r"\d+", shape)) > 2
-    return "id" if long or _ID_BEFORE.search(bones[max(0, start - _CONTEXT) : start]) else "measure"
-
-
-def _is_phone(shape: str) -> bool:
-    if shape[0] == "0" and sum(c.isdigit() for c in shape) < 9:
-        return False
-    grouped = shape[0] in "+(0" or " " in shape or shape.count("-") == 2 or shape.count(".") == 2
-    return bool(grouped and _PHONE.fullmatch(shape))
-
-
-def _plain_number(shape: str, bones: str, start: int, end: int) -> str | None:
-    before = bones[max(0, start - _CONTEXT) : start]
-    plain = shape.isdigit()
-    if plain and len(shape) == 10 and shape[0] in "023456789":
-        return "phone"
-    if plain and len(shape) == 5 and _ZIP_BEFORE.search(before):
-        return "zip"
-    if bones[end : end + 1] in (".", ")") and len(shape) <= 2 and _LIST_NUMBER.search(before):
-        return None  # 1. of a list
-    numbered = _ID_BEFORE.search(before) if plain and len(shape) >= 3 else None
-    if numbered and not _ORDERS.match(numbered[0]):
-        return "id"
-    if _is_counted(bones, end):
-        return "quantity"
-    if numbered:
-        return "id"
-    if plain and len(shape) >= 7:
-        return "id"
-    return "number"
-
-
-def _is_counted(bones: str, end: int) -> bool:
-    """Whether the plural of something follows a number: ``3 boxes``, ``3 small boxes``."""
-    match = _COUNTED_AFTER.match(bones, end)
-    return match is not None and not FUNCTION_WORDS & {match[1] or "", match[2]}
-
-
-def _wordlike(shape: str, bones: str, start: int) -> str | None:
-    """Return the type of a candidate that begins with a letter and has a digit or a joint."""
-    digits = sum(c.isdigit() for c in shape)
-    if " " in shape:
-        if digits and _CODED.match(shape):
-            return "money"
-        if _POSTCODE.fullmatch(shape):
-            return "zip"
-        if _FLIGHT.fullmatch(shape):
-            return None if shape[:2].lower() in FUNCTION_WORDS else "id"
-        if _ACCOUNT.fullmatch(shape):
-            return "id"
-        if digits and _has_month(shape):
-            return "date"
-        head = shape.split(" ", 1)[0].rstrip(".").lower()
-        if digits and head in ("suite", "ste", "apt", "apartment", "unit", "room"):
-            return "suite"
-        return "phrase"
-    if _CODED.match(shape):
-        return "money"
-    if re.fullmatch(r"[xX]\d{1,5}", shape):
-        return "quantity"
-    if digits == 0:
-        return "phrase" if shape[0].isupper() and "_" not in shape else None
-    if digits >= 2 and (len(shape) >= 5 or shape.isupper()) and not _is_label(bones, start, shape):
-        return "id"
-    if len(shape) >= 6 and shape.isupper() and shape.isalnum() and not shape[-1].isdigit():
-        return "id"  # XKQ7PL, but not WINDOWS7
-    return "phrase" if "-" in shape and shape[0].isupper() else None
-
-
-def _is_label(bones: str, start: int, shape: str) -> bool:
-    """Whether a joined word with a digit names a field: address1, item_2."""
-    stripped = shape.rstrip("0123456789")
-    plain = stripped.islower() and stripped.replace("_", "").isalpha()
-    return plain and len(shape) - len(stripped) <= 2
-
-
-def _mixed(shape: str) -> bool:
-    return any(c.isdigit() for c in shape) and any(c.isalpha() for c in shape)
-
-
-def _has_month(shape: str) -> bool:
-    return any(is_month(word) for word in re.findall(r"[A-Za-z]{3,10}", shape))
 
 
 def _phrases(text: str, bones: str, start: int, end: int) -> Iterator[Entity]:

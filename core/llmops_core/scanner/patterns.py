@@ -39,7 +39,9 @@ _MONTH: Final = (
     r"|SEPT?(?:EMBER)?|OCT(?:OBER)?|NOV(?:EMBER)?|DEC(?:EMBER)?)\.?"
 )
 _DAY: Final = r"\d{1,2}(?:st|nd|rd|th)?"
-_FOREIGN_MONTH: Final = "(?:" + "|".join(f"[{m[0].upper()}{m[0]}]{m[1:]}" for m in FOREIGN_MONTHS) + ")"
+_FOREIGN_MONTH: Final = (
+    "(?:" + "|".join(f"[{m[0].upper()}{m[0]}]{m[1:]}" for m in FOREIGN_MONTHS) + ")"
+)
 _STREET: Final = (
     r"(?:[Ss]treet|STREET|[Ss]t|ST|[Aa]venue|AVENUE|[Aa]ve|AVE|[Rr]oad|ROAD|[Rr]d|RD|[Dd]rive"
     r"|DRIVE|[Dd]r|DR|[Ll]ane|LANE|[Ll]n|LN|[Bb]oulevard|BOULEVARD|[Bb]lvd|BLVD|[Cc]ourt|COURT"
@@ -124,11 +126,13 @@ ALTERNATIVES: Final = (
 
 #: The last word of a run of capitals, and what follows it, where both are one value.
 _OPENS: Final = re.compile(
-    rf"[A-Z]{{2}}\d{{2}} [A-Z0-9]{{4}}\b.*|{_MONTH} \d.*|{_CODE} \d.*|{_UNIT}\.? #?\d.*|[A-Z]{{1,2}}\$.*"
-    r"|(?!AM |PM |NO |TO |IN |ON |AT |OF |BY |OR |ST |DR |RD )[A-Z]{2} \d{2,4}(?!\d).*"
-    r"|[A-Z]{1,2}\d[A-Z0-9]? \d[A-Z]{2}\b.*|[A-Z]\d[A-Z] \d[A-Z]\d\b.*",
+    rf"[A-Z]{{2}}\d{{2}} [A-Z0-9]{{4}}\b|{_MONTH} \d|{_CODE} \d|{_UNIT}\.? #?\d|[A-Z]{{1,2}}\$"
+    r"|(?!AM |PM |NO |TO |IN |ON |AT |OF |BY |OR |ST |DR |RD )[A-Z]{2} \d{2,4}(?!\d)"
+    r"|[A-Z]{1,2}\d[A-Z0-9]? \d[A-Z]{2}\b|[A-Z]\d[A-Z] \d[A-Z]\d\b",
     re.DOTALL,
 )
+
+_LONGEST_OPENER: Final = 12
 
 _MISSING: Final = (
     "the scanner needs google-re2, which is not installed",
@@ -168,6 +172,6 @@ def _before_code(bones: str, start: int, end: int) -> int:
     the amount.
     """
     last = bones.rfind(" ", start, end) + 1
-    if last <= start or not _OPENS.fullmatch(bones[last : end + 8]):
+    if last <= start or end - last > _LONGEST_OPENER or not _OPENS.match(bones, last, end + 8):
         return end
     return last - 1
