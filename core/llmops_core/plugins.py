@@ -31,6 +31,8 @@ BUILTINS: Final[dict[str, dict[str, str]]] = {
     "storage": {
         "parquet": "llmops_core.storage.parquet",
         "memory": "llmops_core.storage.memory",
+        "postgresql": "llmops_core.storage.postgres",
+        "postgres": "llmops_core.storage.postgres",
         "mysql": "llmops_core.storage.mysql",
         "mariadb": "llmops_core.storage.mysql",
         "clickhouse": "llmops_core.storage.clickhouse",
