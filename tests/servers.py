@@ -135,9 +135,19 @@ def mysql_url(mysql_server: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mysql_table(mysql_server: str) -> Iterator[str]:
     """A URL with one table for many tests: making one takes half a second."""
+    from llmops_core.storage.mysql import MySQLStorage
+
     table = f"llmops_test_{secrets.token_hex(6)}"
     sign = "&" if "?" in mysql_server else "?"
-    yield f"{mysql_server}{sign}table={table}"
+    url = f"{mysql_server}{sign}table={table}"
+
+    async def make() -> None:
+        storage = MySQLStorage(url)
+        await storage.open()
+        await storage.close()
+
+    asyncio.run(make())
+    yield url
     asyncio.run(mysql_statements(mysql_server, f"DROP TABLE IF EXISTS `{table}`"))
 
 
