@@ -6,6 +6,7 @@ import typer
 
 from llmops_core.cli.analyze import analyze
 from llmops_core.cli.compact import compact
+from llmops_core.cli.copy import copy
 from llmops_core.cli.demo import demo
 from llmops_core.cli.doctor import doctor
 from llmops_core.cli.output import guarded_output
@@ -37,6 +38,7 @@ app.add_typer(analyze, name="analyze")
 app.command()(doctor)
 app.command()(recover)
 app.command()(compact)
+app.command()(copy)
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(tokens, name="tokens")
 

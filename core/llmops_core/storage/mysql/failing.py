@@ -5,11 +5,12 @@ No text of a server is repeated: it quotes values, and those are content.
 
 from __future__ import annotations
 
+import ssl
 from typing import Final
 
 from llmops_core.errors import PermanentError, RetryableError, StorageError
 
-__all__ = ["PACKET_TOO_LARGE", "code_of", "is_lost", "read_failure", "write_failure"]
+__all__ = ["is_lost", "open_failure", "read_failure", "write_failure"]
 
 #: A value that its column cannot hold: as often as it is tried.
 _REFUSED: Final[dict[int, str]] = {
@@ -24,7 +25,9 @@ _REFUSED: Final[dict[int, str]] = {
     3819: "a value that a CHECK of the table refuses",
     4025: "a value that a CHECK of the table refuses",
 }
-PACKET_TOO_LARGE: Final = 1153
+_PACKET_TOO_LARGE: Final = 1153
+#: What is wrong with the set-up: it must be told at once.
+_SET_UP: Final = frozenset({1044, 1045, 1049, 1142, 1227, 1251, 1698, 2059})
 _LOST: Final = frozenset({1053, 1927, 2006, 2013, 2055, 4031})
 _TIME_OUT: Final = frozenset({1969, 3024})
 #: What a person has to see to; until then it is tried again.
@@ -47,7 +50,7 @@ _HINTS: Final[dict[int, tuple[str, str]]] = {
 }
 
 
-def code_of(error: BaseException) -> int:
+def _code_of(error: BaseException) -> int:
     """Return the server's or the driver's error code, 0 where there is none."""
     code = error.args[0] if error.args else 0
     return code if isinstance(code, int) else 0
@@ -55,15 +58,36 @@ def code_of(error: BaseException) -> int:
 
 def is_lost(error: BaseException) -> bool:
     """Whether the connection was lost, so that another one may do."""
-    return code_of(error) in _LOST
+    return _code_of(error) in _LOST
+
+
+def open_failure(error: BaseException) -> StorageError:
+    """Return what a failed set-up is to be told as: retryable where only the server is missing."""
+    cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return StorageError(
+            f"the server's certificate is refused: {cause.verify_message}",
+            "expected one of a known authority, for this host",
+            "name the authority with ?sslrootcert=FILE",
+        )
+    if isinstance(cause, ssl.SSLError):
+        return StorageError(
+            f"the connection cannot be encrypted ({cause.reason or type(cause).__name__})",
+            "expected a server with TLS",
+            "switch it on there, or write ?sslmode=disable if the network is yours alone",
+        )
+    told = _told(error, _code_of(error))
+    if _code_of(error) in _SET_UP:
+        return StorageError(told.found, told.expected, told.do)
+    return told
 
 
 def write_failure(error: BaseException) -> StorageError:
     """Return what a failed write is to be told as."""
-    code = code_of(error)
+    code = _code_of(error)
     if code in _REFUSED:
         return PermanentError(f"MySQL refuses {_REFUSED[code]} (error {code})")
-    if code == PACKET_TOO_LARGE:
+    if code == _PACKET_TOO_LARGE:
         return PermanentError(
             f"a span is larger than the server's max_allowed_packet (error {code})",
             do="raise max_allowed_packet",
@@ -73,7 +97,7 @@ def write_failure(error: BaseException) -> StorageError:
 
 def read_failure(error: BaseException, seconds: float) -> StorageError:
     """Return what a failed query is to be told as."""
-    code = code_of(error)
+    code = _code_of(error)
     if code in _TIME_OUT or isinstance(error, TimeoutError):
         return StorageError(
             f"the query was stopped; it may take {seconds:.0f} s",

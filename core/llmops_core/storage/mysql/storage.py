@@ -81,7 +81,7 @@ class MySQLStorage:
 
         from llmops_core.query.mysql import MySQLCompiler, spans_table
         from llmops_core.storage.mysql import connecting, migrating
-        from llmops_core.storage.mysql.failing import write_failure
+        from llmops_core.storage.mysql.failing import open_failure
 
         arguments = connecting.connection_arguments(self.url)
         try:
@@ -102,7 +102,7 @@ class MySQLStorage:
         except LLMOpsError:
             raise
         except Exception as error:
-            raise write_failure(error) from None
+            raise open_failure(error) from None
         if server.is_superuser and not self.read_only:
             _log.warning("%r is used as a superuser; grant a user of its own what it needs", self)
 
