@@ -7,7 +7,7 @@ from llmops_core.clock import Clock
 from llmops_core.context import add_session_fields, monitoring_session, monitoring_trace
 from llmops_core.decorating.decorator import monitor_llm
 from llmops_core.decorating.interrupted import Interrupted
-from llmops_core.default import default_monitor
+from llmops_core.default import default_monitor, follow_default_monitor
 from llmops_core.delivery.flushing import FlushReport
 from llmops_core.errors import (
     ConfigError,
@@ -100,6 +100,7 @@ __all__ = [
     "default_monitor",
     "describe_error",
     "enclosing_run",
+    "follow_default_monitor",
     "follow_framework",
     "hookimpl",
     "initialize_monitoring",

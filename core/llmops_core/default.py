@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from llmops_core import holding
 from llmops_core.monitor import Monitor
 
-__all__ = ["current_default", "default_monitor", "replace_default"]
+__all__ = ["current_default", "default_monitor", "follow_default_monitor", "replace_default"]
 
 _default: Monitor | None = None
+_followers: list[Callable[[Monitor], object]] = []
 _lock = threading.RLock()
 
 
@@ -36,7 +38,23 @@ def replace_default(monitor: Monitor) -> Monitor | None:
     with _lock:
         before, _default = _default, monitor
         holding.hand_over_to(monitor.recorder)
+        for changed in tuple(_followers):
+            try:
+                changed(monitor)
+            except Exception as error:  # an integration that cannot follow costs itself alone
+                monitor.recorder.report("follow_default_monitor", error)
         return before
+
+
+def follow_default_monitor(changed: Callable[[Monitor], object]) -> None:
+    """Call *changed* with each monitor that becomes the default one.
+
+    For integrations that attach to it. Called on the thread that sets monitoring up; what it raises
+    is counted.
+    """
+    with _lock:
+        if changed not in _followers:
+            _followers.append(changed)
 
 
 def current_default() -> Monitor | None:

@@ -90,7 +90,8 @@ class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
             kind = outline.kind
             run = Run(kind, outline.name, place.parent, given, outline.facts)
             run.trace, run.late, run.late_parent = place.trace, place.late, place.told_late
-            runs.open(key, run, self)
+            if not runs.open(key, run, self):
+                return
             if kind is None:
                 self._recorder.skip()
                 if name == PREBUILT_STEP:
@@ -246,8 +247,9 @@ class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
     ) -> None:
         fields = translate.tool_start_fields(serialized, kwargs)
         content = input_str if inputs is None else inputs
-        self._start(run_id, parent_run_id, fields, content, tags, metadata or _NOTHING)
-        asked = handoffs.asked_by_tool(metadata or _NOTHING, inputs)
+        about = metadata or _NOTHING
+        first = self._start(run_id, parent_run_id, fields, content, tags, about)
+        asked = handoffs.asked_by_tool(about, inputs) if first else None
         if asked is not None:
             self._ask(run_id.int, (asked,), None, fields.get("tool_call_id"))
 

@@ -14,7 +14,7 @@ from llmops_integrations.langchain import handoffs
 from llmops_integrations.langchain.mapping import AGENT_RUN, EDGE, IN_AGENT, NODE, inherited_facts
 from llmops_integrations.langchain.metadata import framework_of, identity_fields
 from llmops_integrations.langchain.reading import name_of
-from llmops_integrations.langchain.runs import OpenRuns, Run, open_run_of
+from llmops_integrations.langchain.runs import ENDED, OpenRuns, Run, open_run_of
 
 __all__ = ["PREBUILT_STEP", "Place", "Recording", "guarded"]
 
@@ -75,14 +75,18 @@ class Recording:
         content: object,
         tags: list[str] | None,
         metadata: Mapping[str, Any],
-    ) -> None:
-        """Start a run that is always stored: a model, a tool, a retriever."""
+    ) -> bool:
+        """Start a run that is always stored: a model, a tool, a retriever.
+
+        False if another handler of the monitor records it.
+        """
         place = self._parent(parent_run_id)
         below = inherited_facts(place.facts)
         run = Run(fields["kind"], fields["name"], place.parent, place.given, below)
         run.trace, run.late, run.late_parent = place.trace, place.late, place.told_late
         run.model_known = "model" in fields
-        self._runs.open(run_id.int, run, self)
+        if not self._runs.open(run_id.int, run, self):
+            return False
         identity = identity_fields(tags, metadata)
         attributes = fields.get("attributes")
         if attributes and "attributes" in identity:
@@ -93,6 +97,7 @@ class Recording:
         if run.kind == "llm" and self._is_in_edge(place.given):
             fields["_in_edge"] = True
         self._tell_start(run_id.int, run, place, fields)
+        return True
 
     def _tell_start(
         self, run_id: int, run: Run, place: Place, fields: dict[str, Any], promotable: bool = False
@@ -122,6 +127,8 @@ class Recording:
         extra: Mapping[str, Any],
     ) -> None:
         """End a run. One whose start never came still says what it was (langchain issue 39633)."""
+        if run is ENDED:
+            return
         if run is not None:
             fields["kind"], fields["name"] = run.kind, run.name
             if run.extra:

@@ -16,7 +16,7 @@ import msgspec
 
 from llmops_core import OpenRun
 
-__all__ = ["MAX_RUNS", "OpenRuns", "Run", "open_run_of", "runs_known_to", "runs_of"]
+__all__ = ["ENDED", "MAX_RUNS", "OpenRuns", "Run", "open_run_of", "runs_known_to", "runs_of"]
 
 MAX_RUNS: Final = 100_000
 MAX_GRAPHS: Final = 1_000
@@ -44,6 +44,13 @@ class Run(msgspec.Struct):
     late: object = None
     #: Whether its parent is a run of that framework.
     late_parent: bool = False
+    #: Handlers that saw its start and not its end yet; and whether one of them recorded the end.
+    handlers: int = 1
+    ended: bool = False
+
+
+#: Stands for a run whose end another handler has recorded: there is nothing left to tell.
+ENDED: Final = Run(None, "", None, None, model_known=True)
 
 
 def open_run_of(run: Run, run_id: int | None) -> OpenRun | None:
@@ -69,24 +76,42 @@ class OpenRuns:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def open(self, run_id: int, run: Run, owner: object = None) -> None:
+    def open(self, run_id: int, run: Run, owner: object = None) -> bool:
         """Remember a run; forget the oldest if there are too many.
 
-        A run that is open already stays as it is: its first *owner* is the one that records it.
+        A run that is open already stays as it is, and the answer is False: its first *owner* is the
+        one that records it.
         """
         runs = self._runs
         run.owner = owner
-        if runs.setdefault(run_id, run) is not run:
-            return
+        known = runs.setdefault(run_id, run)
+        if known is not run:
+            known.handlers += 1
+            return False
         while len(runs) > self._limit:
             try:
                 runs.pop(next(iter(runs)), None)
             except (RuntimeError, StopIteration):  # another thread was here first
-                return
+                break
+        return True
 
     def close(self, run_id: int) -> Run | None:
-        """Forget a run that ends, and return what was known of it."""
-        return self._runs.pop(run_id, None)
+        """Return what was known of a run that ends, :data:`ENDED` if that is recorded already.
+
+        It is forgotten when all handlers that saw its start have seen its end.
+        """
+        run = self._runs.get(run_id)
+        if run is None:
+            return None
+        if run.handlers <= 1:
+            self._runs.pop(run_id, None)
+            if not run.ended:  # the most common case: one handler
+                return run
+        run.handlers -= 1
+        if run.ended:
+            return ENDED
+        run.ended = True
+        return run
 
     def name_agents(self, graph: str, nodes: frozenset[str]) -> None:
         """Remember a graph's name, and which of its nodes are agents."""
