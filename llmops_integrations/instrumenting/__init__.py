@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any, Final
 
 from llmops_core import ConfigError, Monitor, default_monitor, follow_default_monitor
+from llmops_integrations.imports import forget, when_imported
 from llmops_integrations.instrumenting import crewai_hook, langchain_hook, langgraph_hook
-from llmops_integrations.instrumenting.imports import forget, when_imported
 
 __all__ = ["instrument", "instrumented", "uninstrument"]
 

@@ -13,6 +13,8 @@ from llmops_core.cli.output import guarded_output
 from llmops_core.cli.quarantine import quarantine
 from llmops_core.cli.query import query
 from llmops_core.cli.recover import recover
+from llmops_core.cli.run import SETTINGS as RUN_SETTINGS
+from llmops_core.cli.run import run as run_program
 from llmops_core.cli.tokens import tokens
 from llmops_core.cli.trace import trace
 from llmops_core.cli.traces import traces
@@ -30,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.command("run", context_settings=RUN_SETTINGS)(run_program)
 app.command()(traces)
 app.command()(trace)
 app.command()(query)
