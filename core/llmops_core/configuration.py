@@ -6,14 +6,25 @@ They hold values and nothing else: :meth:`MonitorConfig.monitor_arguments` turns
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from llmops_core import sources
 from llmops_core.config import Compact, Durability, Overload
 from llmops_core.errors import ConfigError
+from llmops_core.plugins import masked
 
 if TYPE_CHECKING:
     from llmops_core.monitor import Monitor
@@ -240,25 +251,50 @@ class MonitorConfig(BaseSettings):
         arguments[name] = value
 
     def _check_extensions(self) -> None:
-        for name, values in self.extensions.items():
-            told = values.model_dump() if isinstance(values, BaseModel) else values
-            if not isinstance(told, dict):
-                raise ConfigError(
-                    f"extensions[{name!r}] is a {type(told).__name__}", "expected a dictionary"
-                )
-            if told.get("enabled"):
-                raise ConfigError(
-                    f"extensions[{name!r}] is enabled, and this release has no such part",
-                    "expected extensions that are not enabled",
-                    "leave it out, or pass an exporter of your own in exporters=[...]",
-                )
+        told = {
+            name: values.model_dump() if isinstance(values, BaseModel) else values
+            for name, values in self.extensions.items()
+        }
+        sources.check_extensions(told, _source_of("extensions", told))
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, _masked(value) if name == "extensions" else value
+
+    @field_serializer("extensions", when_used="json")
+    def _masked_extensions(self, value: dict[str, Any]) -> Any:
+        return _masked(value)
+
+
+_SECRET: Final = re.compile(r"(?i)key|token|secret|passw|pwd|dsn|credential|connection_string")
+
+
+def _masked(value: Any, name: str = "") -> Any:
+    """Return data with the values of keys that are named like a secret hidden."""
+    if isinstance(value, Mapping):
+        return {key: _masked(item, str(key)) for key, item in value.items()}
+    if value is None or isinstance(value, BaseModel | SecretStr | bool):
+        return value
+    if _SECRET.search(name):
+        return "**********"
+    if isinstance(value, list | tuple):
+        return [_masked(item) for item in value]
+    return masked(value) if isinstance(value, str) else value
+
+
+def _source_of(name: str, value: object) -> str:
+    """Return who says a setting, the code where neither environment nor file say the same."""
+    found = {**sources.file_settings(), **sources.environment()}
+    told = found.get(name)
+    return told.source if told is not None and told.value == value else sources.CODE
 
 
 def _told(model: type, error: ValidationError) -> ConfigError:
     """Return a pydantic error as ours: what was found, without its value, and what was expected."""
     import difflib
 
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    # The input is compared with what file and environment say, and never shown.
+    first = error.errors(include_url=False, include_context=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = sorted(getattr(model, "model_fields", ()))
@@ -268,4 +304,6 @@ def _told(model: type, error: ValidationError) -> ConfigError:
             "expected one of " + ", ".join(known),
             f"did you mean {close[0]!r}?" if close else "",
         )
-    return ConfigError(f"{model.__name__}: {name}", first["msg"])
+    source = _source_of(name, first.get("input")) if model is MonitorConfig else sources.CODE
+    where = "" if source == sources.CODE else f", from {source}"
+    return ConfigError(f"{model.__name__}: {name}{where}", first["msg"])

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import importlib.metadata
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -322,9 +323,27 @@ def _did_you_mean(name: str, known: Iterable[Any]) -> str:
 
 
 def masked(url: str) -> str:
-    """Hide the password of a URL: it may end up in a log."""
+    """Hide what is secret in a URL: it may end up in a log.
+
+    That is the password, and the values of parameters that are named like a secret; of what should
+    be a database's URL and is none, everything behind its scheme.
+    """
     scheme, sep, rest = url.partition("://")
-    if not sep or "@" not in rest:
-        return url
-    user, _, host = rest.rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}:***@{host}"
+    if not sep:
+        scheme, _, rest = url.partition(":")
+        told = scheme.lower() in _DATABASES and rest and " " not in rest
+        return f"{scheme}:***" if told else url
+    if "@" in rest:  # a password may hold anything, a question mark too
+        user, _, host = rest.rpartition("@")
+        rest = f"{user.partition(':')[0]}:***@{host}"
+    return f"{scheme}://{_SECRET_VALUE.sub(_hidden, rest)}"
+
+
+def _hidden(match: re.Match[str]) -> str:
+    return f"{match[1]}***"
+
+
+_DATABASES: Final = ("postgres", "postgresql", "mysql", "mariadb", "clickhouse", "redis")
+_SECRET_VALUE: Final = re.compile(
+    r"(?i)([a-z_-]*(?:password|passwd|pwd|secret|token|key|credential)[a-z_-]*=)[^&#\s]*"
+)

@@ -11,7 +11,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -22,6 +22,7 @@ __all__ = [
     "CODE",
     "Setting",
     "StorageOptions",
+    "check_extensions",
     "default_storage",
     "environment",
     "file_settings",
@@ -98,6 +99,11 @@ def resolve_settings(
         if name not in _FIELDS:
             raise _unknown(name, source, _FIELDS)
     found = {**file_settings(), **environment()}
+    extensions = found.get("extensions")
+    if extensions is not None:
+        if not isinstance(extensions.value, dict):
+            raise ConfigError(f"extensions in {extensions.source}", "expected a table")
+        check_extensions(extensions.value, extensions.source)
     values = {name: setting for name, setting in found.items() if name in _FIELDS}
     values |= {name: Setting(value, source) for name, value in given.items()}
     try:
@@ -107,9 +113,25 @@ def resolve_settings(
         told = values.get(name)
         if told is None or told.source == CODE:
             raise
-        raise ConfigError(f"{error.found}, from {told.source},", error.expected, error.do) from None
+        raise ConfigError(f"{error.found}, from {told.source}", error.expected, error.do) from None
     sources = {name: values[name].source if name in values else DEFAULT for name in _FIELDS}
     return settings, sources
+
+
+def check_extensions(told: Mapping[str, Any], source: str) -> None:
+    """Raise where an extension is enabled that this release does not have."""
+    where = "" if source == CODE else f" in {source}"
+    for name, values in told.items():
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"extensions[{name!r}]{where} is a {type(values).__name__}", "expected a dictionary"
+            )
+        if values.get("enabled"):
+            raise ConfigError(
+                f"extensions[{name!r}]{where} is enabled, and this release has no such part",
+                "expected extensions that are not enabled",
+                "leave it out, or pass an exporter of your own in exporters=[...]",
+            )
 
 
 def part_lists() -> dict[str, Setting]:
@@ -150,6 +172,8 @@ def _converted(variable: str, text: str, kind: Any) -> Any:
 
 
 def _kind_name(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
     name = str(getattr(kind, "__name__", kind))
     if "int" in name:
         return "a whole number"
@@ -237,7 +261,7 @@ def default_storage() -> Setting:
     if url:
         _check_agreement(url, options)
         return Setting(url, "LLMOPS_STORAGE_URL")
-    if {"backend", "connection_string", "output_dir"} & set(options):
+    if {"backend", "connection_string", "output_dir", "partition_by"} & set(options):
         named = " and ".join(f"LLMOPS_{name.upper()}" for name in options)
         return Setting(make_storage_url(options, named), named)
     told = file_settings().get("storage")

@@ -15,6 +15,7 @@ import pytest
 from llmops_core import (
     ConfigError,
     DatadogConfig,
+    LLMOpsError,
     Monitor,
     MonitorConfig,
     PrometheusConfig,
@@ -309,3 +310,63 @@ def test_pydantic_is_imported_with_the_first_configuration_object_only() -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+# ---- where a secret may hide ----
+
+
+def test_secrets_of_extensions_are_hidden_however_they_are_given() -> None:
+    raw = {"api_key": SECRET, "nested": {"token": SECRET}, "url": DSN, "enabled": False}
+    config = MonitorConfig(extensions={"datadog": raw})
+    config.extensions["other"] = {"password": SECRET, "hosts": [DSN]}
+    assert SECRET not in repr(config) + str(config) + config.model_dump_json()
+    assert config.extensions["datadog"]["api_key"] == SECRET  # what a part reads
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"nosuch://ann:{SECRET}@db/spans",
+        f"nosuch://db/spans?sslmode=on&password={SECRET}&x=1",
+        f"nosuch://db/spans?api_key={SECRET}",
+        f"nosuch://ann:?{SECRET}@db/spans",
+        f"postgresqls:ann:{SECRET}",
+    ],
+)
+def test_no_error_about_a_storage_shows_its_secret(url: str) -> None:
+    with pytest.raises(LLMOpsError) as told:
+        Monitor(storage=url.replace("postgresqls", "postgres"))
+    assert SECRET not in str(told.value)
+
+
+# ---- who said it ----
+
+
+@pytest.mark.parametrize("line", ["batch_size = 'x'", "durability = 'disk'"])
+def test_a_bad_value_of_the_file_names_the_file_however_it_is_read(
+    tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "llmops.toml").write_text(line)
+    for read in (MonitorConfig, lambda: sources.resolve_settings({})):
+        with pytest.raises(ConfigError, match=r"from llmops\.toml"):
+            read()
+
+
+def test_a_bad_choice_in_the_environment_names_the_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMOPS_OVERLOAD", "maybe")
+    with pytest.raises(ConfigError, match=r"LLMOPS_OVERLOAD='maybe'.*one of drop, block"):
+        sources.resolve_settings({})
+
+
+def test_a_folder_for_each_session_is_refused_in_the_environment_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LLMOPS_PARTITION_BY", "session_id")
+    with pytest.raises(ConfigError, match="LLMOPS_PARTITION_BY"):
+        storage_url()
+
+
+def test_an_enabled_extension_of_the_file_is_no_silence(tmp_path: Path) -> None:
+    (tmp_path / "llmops.toml").write_text("[extensions.prometheus]\nenabled = true\n")
+    with pytest.raises(ConfigError, match=r"prometheus.*llmops\.toml"):
+        sources.resolve_settings({})

@@ -353,6 +353,8 @@ def test_calls_of_two_monitors_are_two_trees(spans: CapturedSpans) -> None:
         ({"measurement": {"tokenization_timeout_ms": -1}}, "tokenization_timeout_ms"),
         ({"collectors": "cost"}, "Write collectors=['cost']"),
         ({"custom_attributes": {"a": object()}}, "custom attribute"),
+        ({"monitor": "memory:"}, "Expected a Monitor"),
+        ({"enabled": "no"}, "enabled='no'"),
     ],
 )
 def test_what_cannot_work_is_told_where_it_is_decorated(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import functools
 import inspect
+import pickle
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -198,3 +201,88 @@ def test_an_endless_stream_is_kept_within_bounds(spans: CapturedSpans) -> None:
     (span,) = spans()
     assert span.output_truncated
     assert len(span.output or "") < 1_100_000
+
+
+# ---- what others take it for ----
+
+
+@monitor_llm
+def loud(chunks: Iterator[str], *, mark: str = "!") -> Iterator[str]:
+    """Shout."""
+    for chunk in chunks:
+        yield chunk.upper() + mark
+
+
+@monitor_llm
+async def slow_loud(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+    async for chunk in chunks:
+        yield chunk.upper()
+
+
+class Desk:
+    @monitor_llm
+    def said(self, text: str) -> Iterator[str]:
+        yield text
+
+    @classmethod
+    @monitor_llm
+    def named(cls) -> Iterator[str]:
+        yield cls.__name__
+
+    @monitor_llm
+    @staticmethod
+    def alone(text: str) -> Iterator[str]:
+        yield text
+
+
+def test_a_decorated_generator_function_is_one_to_who_asks(spans: CapturedSpans) -> None:
+    assert inspect.isgeneratorfunction(loud)
+    assert inspect.isgeneratorfunction(Desk().said)
+    assert inspect.isgeneratorfunction(functools.partial(loud, mark="?"))
+    assert inspect.isasyncgenfunction(slow_loud)
+    assert not inspect.isasyncgenfunction(loud)
+    assert (
+        str(inspect.signature(loud))
+        == "(chunks: 'Iterator[str]', *, mark: 'str' = '!') -> 'Iterator[str]'"
+    )
+    assert (loud.__doc__, loud.__name__, loud.__module__) == ("Shout.", "loud", __name__)
+    assert pickle.loads(pickle.dumps(loud)) is loud
+    assert copy.deepcopy(loud) is loud
+
+
+def test_generator_methods_bind_as_methods_do(spans: CapturedSpans) -> None:
+    desk = Desk()
+    assert [*desk.said("a"), *Desk.named(), *Desk.alone("b"), *desk.alone("c")] == [
+        "a",
+        "Desk",
+        "b",
+        "c",
+    ]
+    assert inspect.ismethod(desk.said)
+
+
+def test_a_runnable_streams_through_a_decorated_generator_function(spans: CapturedSpans) -> None:
+    runnables = pytest.importorskip("langchain_core.runnables")
+
+    def letters(given: Iterator[str]) -> Iterator[str]:
+        yield "a"
+        yield "b"
+
+    assert list((runnables.RunnableGenerator(letters) | loud).stream("x")) == ["A!", "B!"]
+
+
+def test_an_object_whose_call_is_async_or_a_generator_is_recorded_as_such(
+    spans: CapturedSpans,
+) -> None:
+    class Waits:
+        async def __call__(self, text: str) -> str:
+            await asyncio.sleep(0)
+            return text
+
+    class Gives:
+        def __call__(self, text: str) -> Iterator[str]:
+            yield text
+
+    assert asyncio.run(monitor_llm("waits", monitor=spans.monitor)(Waits())("x")) == "x"
+    assert list(monitor_llm("gives", monitor=spans.monitor)(Gives())("y")) == ["y"]
+    assert {span.name: span.output for span in spans()} == {"waits": "x", "gives": "y"}

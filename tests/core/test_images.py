@@ -103,6 +103,15 @@ def test_pictures_in_memory_are_measured_by_their_shape(spans: CapturedSpans) ->
     assert (span.image_count, span.image_pixels, span.image_bytes) == (2, 220, 60)
 
 
+def test_an_array_with_its_colours_first_is_an_image(spans: CapturedSpans) -> None:
+    @monitor_llm(measure_images=True, monitor=spans.monitor)
+    def look(picture: object) -> None: ...
+
+    look(np.zeros((3, 8, 5), np.uint8))
+    span = one(spans)
+    assert (span.image_count, span.image_pixels, span.image_bytes) == (1, 40, 120)
+
+
 def test_a_decompression_bomb_costs_nothing_and_its_claim_is_told(spans: CapturedSpans) -> None:
     @monitor_llm(measure_images=["pixels"], monitor=spans.monitor)
     def look(picture: object) -> None: ...

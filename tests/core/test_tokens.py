@@ -12,7 +12,7 @@ import pytest
 import tiktoken
 from tiktoken.model import MODEL_PREFIX_TO_ENCODING, MODEL_TO_ENCODING
 
-from llmops_core import measure_text, measure_text_sync, monitor_llm
+from llmops_core import ConfigError, measure_text, measure_text_sync, monitor_llm
 from llmops_core.collectors.tokens import TokensCollector
 from llmops_core.delivery.collecting import merge_values
 from llmops_core.measuring import counting, request, vocabularies
@@ -364,3 +364,57 @@ def test_what_was_cut_is_scaled_and_an_estimate() -> None:
 def test_only_model_calls_are_counted() -> None:
     batch = make_batch([make_span(1, kind="chain", model="gpt-4o", input="a")])
     assert TokensCollector().collect(batch) == {}
+
+
+# ---- what else may be measured, and for how long ----
+
+
+class Message:
+    def __init__(self, content: object) -> None:
+        self.content = content
+
+
+@pytest.mark.parametrize(
+    ("given", "chars"),
+    [
+        ({"text": "hello"}, 5),
+        (["a", {"role": "user", "content": "bc"}], 4),
+        (Message([{"type": "text", "text": "abc"}, {"type": "image_url", "image_url": "x"}]), 3),
+        ([Message("ab"), Message("cd")], 5),
+        (None, 0),
+        (5, 0),
+        (b"abc", 0),
+    ],
+)
+def test_one_text_follows_the_same_rule_as_a_decorated_call(given: object, chars: int) -> None:
+    assert measure_text_sync(given, mode="hybrid", context={"model": "gpt-4"}).char_count == chars
+
+
+def test_a_context_that_is_no_mapping_says_what_to_write() -> None:
+    with pytest.raises(ConfigError, match=r"context=\{'model'"):
+        measure_text_sync("x", context="gpt-4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoding", ["cl100k_base", "o200k_base"])
+def test_a_long_text_is_counted_in_pieces_and_yet_exactly(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {}
+    texts = [" ".join([*CORPUS.values()] * 20), "a1 b\n\n c  d 22, e\t" * 4_000, "a" * 50_000]
+    for size in (10_000_000, 2_000):  # not cut at all, and in many pieces
+        monkeypatch.setattr(counting, "PIECE_CHARS", size)
+        counter = counter_for(encoding)
+        assert counter is not None
+        whole[size] = [counter(text) for text in texts]
+    assert whole[2_000] == whole[10_000_000]
+    assert len(list(counting._pieces(texts[0], forced=False))) > 10
+
+
+@pytest.mark.parametrize("text", [" " * 200_000, "\n" * 200_000, "!" * 200_000, "-" * 200_000])
+@pytest.mark.parametrize("encoding", ["cl100k_base", "o200k_base"])
+def test_an_estimate_of_one_mark_over_and_over_is_of_the_right_size(
+    text: str, encoding: str
+) -> None:
+    counter = counter_for(encoding)
+    assert counter is not None
+    assert counter(text) / 6 <= estimate_tokens(text, encoding) <= 6 * counter(text)

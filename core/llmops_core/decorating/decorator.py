@@ -92,6 +92,12 @@ def monitor_llm(
         "monitor": monitor,
     }
     _check_type(operation_type)
+    if not isinstance(enabled, bool):
+        raise ConfigError(f"enabled={enabled!r}", "expected True or False")
+    if monitor is not None and not hasattr(monitor, "recorder"):
+        raise ConfigError(
+            f"monitor={monitor!r}", "expected a Monitor", "write monitor=Monitor(...)"
+        )
     if operation_name is None or isinstance(operation_name, str):
         name = operation_name
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
@@ -16,18 +17,68 @@ from llmops_core.decorating.items import Items
 from llmops_core.decorating.operation import Operation
 from llmops_core.nesting import ActiveCall
 
-__all__ = ["wrap"]
+__all__ = ["GeneratorFunction", "wrap"]
+
+
+class GeneratorFunction:
+    """A decorated generator function, which frameworks recognise as one.
+
+    A real one could not know where it was made: its body only runs at the first step. And a plain
+    function that returns a generator is none to ``inspect``, nor to those that ask it, such as
+    LangChain's runnables and the dependencies of web frameworks. ``inspect`` takes what has the
+    attributes of a function for one, and reads the sort from the code: so this has the code of what
+    it calls.
+    """
+
+    def __init__(self, call: Callable[..., Any], function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, call)
+        self._call = call
+        inner = _function_in(function)
+        self.__wrapped__ = function
+        self.__code__ = inner.__code__
+        self.__defaults__ = inner.__defaults__
+        self.__kwdefaults__ = inner.__kwdefaults__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the generator of a call; nothing of the function's body has run yet."""
+        return self._call(*args, **kwargs)
+
+    def __get__(self, owner: object, kind: type | None = None) -> Any:
+        """Bind as a function does, so that it serves as a method."""
+        return self if owner is None else types.MethodType(self, owner)
+
+    def __reduce__(self) -> str:
+        """Pickle and copy as a function does: by name."""
+        return str(self.__qualname__)
+
+    def __repr__(self) -> str:
+        """Return what a function shows."""
+        return f"<function {self.__qualname__} at {id(self):#x}>"
+
+
+def _function_in(function: Any) -> Any:
+    """Return the function with code in what is decorated: of a partial, a method or an object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not hasattr(function, "__code__"):
+        function = getattr(function, "__func__", None) or type(function).__call__
+    return function
 
 
 def wrap(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return *function* with its calls recorded, of the same sort as it is."""
-    if inspect.isasyncgenfunction(function):
-        return _async_generator(operation, function)
-    if inspect.isgeneratorfunction(function):
-        return _generator(operation, function)
-    if inspect.iscoroutinefunction(function):
+    if _is(inspect.isasyncgenfunction, function):
+        return GeneratorFunction(_async_generator(operation, function), function)
+    if _is(inspect.isgeneratorfunction, function):
+        return GeneratorFunction(_generator(operation, function), function)
+    if _is(inspect.iscoroutinefunction, function):
         return _coroutine(operation, function)
     return _plain(operation, function)
+
+
+def _is(what: Callable[[object], bool], function: Callable[..., Any]) -> bool:
+    """Whether a function is of a sort, or an object is whose call is."""
+    return what(function) or what(type(function).__call__)
 
 
 def _plain(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:

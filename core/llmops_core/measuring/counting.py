@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from llmops_core.measuring import vocabularies
@@ -21,10 +21,11 @@ __all__ = ["Counter", "counter_for", "forget_counters"]
 logger: Final = logging.getLogger("llmops")
 
 Counter = Callable[[str], int]
-#: tiktoken takes quadratic time on some texts and panics on others: it gets pieces of this size.
+#: tiktoken takes quadratic time on some texts and panics on others, and rs-bpe lets no other thread
+#: run while it counts: they get pieces of this size.
 PIECE_CHARS: Final = 20_000
-#: Between a letter and a space with a letter every encoding splits, so a cut there costs nothing.
-_SEAM: Final = re.compile(r"[^\W\d_](?= [^\W\d_])")
+#: Between a letter or digit and a space every encoding splits, so a cut there costs nothing.
+_SEAM: Final = re.compile(r"[^\W_](?= )")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 _lock = threading.Lock()
@@ -79,7 +80,7 @@ def _of_rs_bpe(name: str) -> Counter | None:
     except Exception:  # not installed, or not for this machine
         return None
     count: Counter = getattr(openai, name)().count
-    return count
+    return lambda text: sum(count(piece) for piece in _pieces(text, forced=False))
 
 
 def _of_tiktoken(name: str) -> Counter | None:
@@ -97,24 +98,23 @@ def _of_tiktoken(name: str) -> Counter | None:
     encode = made.encode_ordinary
 
     def count(text: str) -> int:
-        return sum(len(encode(piece)) for piece in _pieces(text))
+        return sum(len(encode(piece)) for piece in _pieces(text, forced=True))
 
     return count
 
 
-def _pieces(text: str) -> list[str]:
-    """Cut a long text where every encoding splits anyway, or else where it must be."""
-    if len(text) <= PIECE_CHARS:
-        return [text]
-    pieces = []
+def _pieces(text: str, *, forced: bool) -> Iterator[str]:
+    """Cut a long text where every encoding splits anyway; where *forced*, also where none does."""
     start = 0
     while len(text) - start > PIECE_CHARS:
         end = start + PIECE_CHARS
-        seams = [match.end() for match in _SEAM.finditer(text, end - 500, end)]
-        end = seams[-1] if seams else end
-        pieces.append(text[start:end])
+        seam = _SEAM.search(text, end - 500, len(text) if not forced else end)
+        if seam is None and not forced:
+            break  # one run of letters: it cannot be cut
+        end = seam.end() if seam is not None else end
+        yield text[start:end]
         start = end
-    return [*pieces, text[start:]]
+    yield text[start:]
 
 
 _OLD: Final = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""

@@ -35,6 +35,10 @@ _WEIGHTS: Final[dict[str, dict[str, float]]] = {
 #: Letters of an English word that mostly are one token.
 _ONE_TOKEN_LETTERS: Final = 8
 
+#: Marks in a row, and blanks in a row, that at most are one token.
+_MARKS_OF_A_TOKEN: Final = 12
+_BLANKS_OF_A_TOKEN: Final = 80
+
 
 def estimate_tokens(text: str, like: str = "o200k_base") -> int:
     """Return about how many tokens a text has for a model like those of an encoding.
@@ -57,6 +61,11 @@ def _estimate(text: str, like: str) -> float:
     return sum(weights[name] * count for name, count in found.items())
 
 
+def _runs(found: list[str], longest: int) -> int:
+    """Return how many runs there are; one that no vocabulary has as a whole counts as several."""
+    return sum(1 + len(run) // longest for run in found)
+
+
 def features(text: str) -> dict[str, float]:
     """Return how many of each sort of characters there are."""
     words = _WORD.findall(text)
@@ -64,8 +73,8 @@ def features(text: str) -> dict[str, float]:
         "short": len(words),
         "long": sum(max(0, len(word) - _ONE_TOKEN_LETTERS) for word in words),
         "digits": len(_DIGITS.findall(text)),
-        "marks": len(_MARKS.findall(text)),
-        "breaks": len(_BREAKS.findall(text)),
+        "marks": _runs(_MARKS.findall(text), _MARKS_OF_A_TOKEN),
+        "breaks": _runs(_BREAKS.findall(text), _BLANKS_OF_A_TOKEN),
     }
     if not text.isascii():
         sorts = {

@@ -143,6 +143,8 @@ def _of_array(value: dict[str, Any]) -> Image | None:
         return None
     if len(shape) == 3 and shape[2] in (1, 3, 4):
         return Image("array", _product(shape[:2]), _product(shape))
+    if len(shape) == 3 and shape[0] in (1, 3, 4):  # colours first
+        return Image("array", _product(shape[1:]), _product(shape))
     return None
 
 

@@ -9,10 +9,12 @@ from typing import Final
 
 import msgspec
 
+from llmops_core.errors import ConfigError
 from llmops_core.measuring.counting import counter_for
 from llmops_core.measuring.encodings import encoding_of, family_of
 from llmops_core.measuring.estimating import estimate_tokens
 from llmops_core.measuring.request import Measurement, Strategy, make_strategy
+from llmops_core.measuring.texts import text_of_value
 
 __all__ = [
     "Reliability",
@@ -26,6 +28,7 @@ __all__ = [
 
 #: Characters that the slowest counter takes in a millisecond, roundly: what a timeout allows.
 CHARS_PER_MS: Final = 500
+_MAX_DEPTH: Final = 32
 
 
 class Reliability(enum.Enum):
@@ -59,34 +62,54 @@ class TextMeasurement(msgspec.Struct, frozen=True):
 
 
 async def measure_text(
-    text: str, mode: Measurement = "auto", context: Mapping[str, object] | None = None
+    text: object, mode: Measurement = "auto", context: Mapping[str, object] | None = None
 ) -> TextMeasurement:
     """Measure a text without blocking the event loop. ``context={"model": ...}`` names the model.
 
+    Messages, lists and objects are measured by the rule of :mod:`llmops_core.measuring.texts`.
     With ``async_tokenization`` off it runs on the event loop's own thread; with ``parallel_hybrid``
     the two measures of ``hybrid`` are taken at the same time.
     """
     strategy = make_strategy(mode)
     model = _model_of(context)
+    plain = _text_of(text)
     if not strategy.async_tokenization:
-        return _measured(text, _tokens(text, model, strategy))
+        return _taken(plain, model, strategy)
     if strategy.mode == "hybrid" and strategy.parallel_hybrid:
-        counting = asyncio.to_thread(_tokens, text, model, strategy)
-        told, sizes = await asyncio.gather(counting, asyncio.to_thread(capacities, text))
-        return _measured(text, told, sizes)
-    return _measured(text, await asyncio.to_thread(_tokens, text, model, strategy))
+        counting = asyncio.to_thread(_tokens, plain, model, strategy)
+        told, sizes = await asyncio.gather(counting, asyncio.to_thread(capacities, plain))
+        return _measured(told, sizes)
+    return await asyncio.to_thread(_taken, plain, model, strategy)
 
 
 def measure_text_sync(
-    text: str, mode: Measurement = "auto", context: Mapping[str, object] | None = None
+    text: object, mode: Measurement = "auto", context: Mapping[str, object] | None = None
 ) -> TextMeasurement:
     """:func:`measure_text`, on the caller's thread. Whatever the text, it does not raise."""
-    return _measured(text, _tokens(text, _model_of(context), make_strategy(mode)))
+    return _taken(_text_of(text), _model_of(context), make_strategy(mode))
 
 
 def _model_of(context: Mapping[str, object] | None) -> str | None:
+    if context is not None and not isinstance(context, Mapping):
+        raise ConfigError(
+            f"context={context!r}", "expected a mapping", "write context={'model': 'gpt-4o'}"
+        )
     model = (context or {}).get("model")
     return model if isinstance(model, str) else None
+
+
+def _text_of(given: object, depth: int = 0) -> str:
+    """Return the measured text of messages, lists and objects: that of their ``content`` or ``text``."""
+    if isinstance(given, str):
+        return given
+    if depth > _MAX_DEPTH:
+        return ""
+    if isinstance(given, list | tuple):
+        return "\n".join(filter(None, (_text_of(item, depth + 1) for item in given)))
+    if isinstance(given, dict):
+        return text_of_value(given)
+    content = getattr(given, "content", None) or getattr(given, "text", None)
+    return _text_of(content, depth + 1) if isinstance(content, str | list | tuple | dict) else ""
 
 
 def _tokens(text: str, model: str | None, strategy: Strategy) -> tuple[int | None, TokenMetadata]:
@@ -95,11 +118,13 @@ def _tokens(text: str, model: str | None, strategy: Strategy) -> tuple[int | Non
     return None, TokenMetadata(Reliability.NONE, None, family_of(model))
 
 
-def _measured(
-    text: str, told: tuple[int | None, TokenMetadata], sizes: dict[str, int] | None = None
-) -> TextMeasurement:
+def _taken(text: str, model: str | None, strategy: Strategy) -> TextMeasurement:
+    return _measured(_tokens(text, model, strategy), capacities(text))
+
+
+def _measured(told: tuple[int | None, TokenMetadata], sizes: dict[str, int]) -> TextMeasurement:
     tokens, metadata = told
-    return TextMeasurement(**(sizes or capacities(text)), total_tokens=tokens, metadata=metadata)
+    return TextMeasurement(**sizes, total_tokens=tokens, metadata=metadata)
 
 
 def capacities(text: str) -> dict[str, int]:
