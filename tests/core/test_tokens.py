@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import random
@@ -24,6 +25,7 @@ from llmops_core.measuring.measure import Reliability
 from llmops_core.testing import make_batch, make_span
 
 DATA = json.loads((Path(__file__).parent / "token_counts.json").read_text(encoding="utf-8"))
+OLD = json.loads((Path(__file__).parent / "old_vocabulary.json").read_text(encoding="utf-8"))
 CORPUS: dict[str, str] = DATA["texts"]
 COUNTS: dict[str, list[int]] = DATA["counts"]
 HOSTILE = {
@@ -70,7 +72,24 @@ def test_counts_equal_tiktokens_in_every_script(encoding: str) -> None:
         assert counter is not None
         assert [counter(text) for text in CORPUS.values()] == COUNTS[encoding]
     else:
-        assert counter is None  # no vocabulary here: a test below places one
+        assert counter is None  # no vocabulary here: the next test places one
+
+
+@pytest.mark.parametrize("encoding", ["p50k_base", "p50k_edit", "r50k_base", "gpt2"])
+def test_counts_of_the_older_encodings_equal_tiktokens_too(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = MERGED_AS.get(encoding, encoding)
+    lines = [f"{t} {rank}" for t, rank in OLD["tokens"].items() if rank <= OLD["ends"][name]]
+    data = "\n".join(lines).encode()
+    # Only what the texts need of a vocabulary of half a megabyte: its hash is its own.
+    monkeypatch.setitem(vocabularies.HASHES, name, hashlib.sha256(data).hexdigest())
+    vocabularies.folder().mkdir(parents=True)
+    (vocabularies.folder() / f"{name}.tiktoken").write_bytes(data)
+    forget_counters()
+    counter = counter_for(encoding)
+    assert counter is not None
+    assert [counter(text) for text in CORPUS.values()] == COUNTS.get(encoding, COUNTS[name])
 
 
 def test_counts_equal_the_living_tiktoken_on_random_texts() -> None:

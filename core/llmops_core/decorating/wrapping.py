@@ -49,11 +49,11 @@ class GeneratorFunction:
 
     def __reduce__(self) -> str:
         """Pickle and copy as a function does: by name."""
-        return str(self.__qualname__)
+        return str(self._call.__qualname__)
 
     def __repr__(self) -> str:
         """Return what a function shows."""
-        return f"<function {self.__qualname__} at {id(self):#x}>"
+        return f"<function {self._call.__qualname__} at {id(self):#x}>"
 
 
 def _function_in(function: Any) -> Any:

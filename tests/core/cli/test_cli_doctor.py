@@ -83,7 +83,7 @@ def test_doctor_says_whether_crewai_sends_telemetry_of_its_own(
     monkeypatch.setattr(doctor, "_has", lambda package: package == "crewai-core")
     assert said in llmops("doctor", "--storage", stored).out
     monkeypatch.setattr(doctor, "_versions", lambda: installed)
-    assert "telemetry" not in llmops("doctor", "--storage", stored).out
+    assert "own telemetry" not in llmops("doctor", "--storage", stored).out
 
 
 def test_doctor_tells_a_variable_that_nothing_reads(
