@@ -32,6 +32,7 @@ SAYS = {
     "own_entities": ["triage → repairs: 2 entities, lost: ['product blue kettle']"],
     "plain_functions": ["You asked: where is my order? 2", "workflow desk ok session=user-123"],
     "read_back": ["error_rate", "tool reserve error"],
+    "redis_storage": ["Redis"],  # what it says with and without one: tests/conformance
     "supervisor": [
         "supervisor → billing [supervisor] -> billing by transfer handed_off",
         "billing → supervisor (return): 'A-1042 was paid on Monday.' arrived as",
