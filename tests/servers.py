@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+import mariadb
+
 SECONDS = 5.0
 
 
@@ -109,7 +111,7 @@ def _mysql_candidates() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def mysql_server() -> str:
+def mysql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a MySQL or MariaDB database in which tables can be made."""
     pytest.importorskip("asyncmy")
     (url,) = _mysql_candidates()
@@ -117,10 +119,18 @@ def mysql_server() -> str:
         asyncio.run(mysql_statements(url, "SELECT 1"))
     except Exception as error:
         why = f"{url.rpartition('@')[2]}: {type(error).__name__}: {error}"
-        if "LLMOPS_TEST_MYSQL_URL" in os.environ:
-            pytest.fail(f"LLMOPS_TEST_MYSQL_URL does not answer: {why}")
-        pytest.skip(f"no MySQL or MariaDB server, and pip has none to install: {why}")
-    return url
+    else:
+        yield url
+        return
+    if "LLMOPS_TEST_MYSQL_URL" in os.environ:
+        pytest.fail(f"LLMOPS_TEST_MYSQL_URL does not answer: {why}")
+    lacking = mariadb.missing()
+    if lacking is not None:
+        pytest.skip(f"no MySQL or MariaDB server: {why}; pip has none, and {lacking}")
+    server = mariadb.MariaDB(tmp_path_factory.mktemp("mariadb"))
+    server.start()
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture

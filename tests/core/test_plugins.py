@@ -171,8 +171,8 @@ def test_an_unknown_scheme_lists_what_is_known_and_the_nearest() -> None:
 
 
 def test_an_unknown_scheme_without_a_near_name_says_what_to_do() -> None:
-    with pytest.raises(UnknownStorage, match="install a plugin that registers 'clickhouse'"):
-        PluginHost().storage("clickhouse://localhost")
+    with pytest.raises(UnknownStorage, match="install a plugin that registers 'cassandra'"):
+        PluginHost().storage("cassandra://localhost")
 
 
 def test_the_password_of_a_url_is_not_repeated() -> None:

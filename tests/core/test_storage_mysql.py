@@ -335,6 +335,12 @@ def test_a_server_that_is_not_there_is_told_with_what_to_do() -> None:
         open_storage("mysql://root@127.0.0.1:1/test")
 
 
+def test_a_host_that_nobody_knows_is_a_set_up_error() -> None:
+    with pytest.raises(StorageError, match="host that is not known") as caught:
+        Monitor(storage="mysql://root@db.invalid/test")
+    assert not isinstance(caught.value, RetryableError)
+
+
 def test_no_password_is_shown_anywhere(mysql_server: str) -> None:
     from urllib.parse import quote
 

@@ -5,6 +5,7 @@ No text of a server is repeated: it quotes values, and those are content.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Final
 
@@ -76,6 +77,8 @@ def open_failure(error: BaseException) -> StorageError:
             "expected a server with TLS",
             "switch it on there, or write ?sslmode=disable if the network is yours alone",
         )
+    if isinstance(error.__cause__, socket.gaierror) and error.__cause__.errno == socket.EAI_NONAME:
+        return StorageError("the URL names a host that is not known", do="check the URL")
     told = _told(error, _code_of(error))
     if _code_of(error) in _SET_UP:
         return StorageError(told.found, told.expected, told.do)
