@@ -18,7 +18,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langchain_core.tracers import context as langchain_hooks
-from langchain_kit import failures_of_ours, scripted
+from langchain_kit import CompletionModel, failures_of_ours, scripted
 from langgraph.graph import START, StateGraph
 from langgraph.pregel import main as langgraph_runner
 from langgraph.types import Command
@@ -330,6 +330,36 @@ def test_results_errors_and_streamed_chunks_are_the_same(spans: CapturedSpans) -
     before = outcomes()
     instrument(spans.monitor)
     assert outcomes() == before
+
+
+async def test_handlers_that_are_not_inline_see_async_completions_too(
+    spans: CapturedSpans,
+) -> None:
+    """LangChain hides their starts where any handler is inline: issue 39633."""
+    seen: list[str] = []
+    threads: set[str] = set()
+
+    class Other(BaseCallbackHandler):
+        def on_llm_start(self, *args: Any, **kwargs: Any) -> None:
+            seen.append("start")
+
+        def on_llm_end(self, *args: Any, **kwargs: Any) -> None:
+            seen.append("end")
+
+    handler = LLMOpsCallbackHandler.on_llm_start
+
+    def on_llm_start(self: Any, *args: Any, **kwargs: Any) -> None:
+        threads.add(threading.current_thread().name)
+        handler(self, *args, **kwargs)
+
+    instrument(spans.monitor)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(LLMOpsCallbackHandler, "on_llm_start", on_llm_start)
+        await CompletionModel().ainvoke("x", {"callbacks": [Other()]})
+    assert seen == ["start", "end"]
+    assert threads == {"MainThread"}, "and ours is inline"
+    (span,) = await asyncio.to_thread(spans)
+    assert span.duration_ms is not None
 
 
 def test_a_decorated_function_nests_with_it(spans: CapturedSpans) -> None:
