@@ -13,13 +13,24 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 NEEDS = {
     "fastapi_sessions": ("langgraph", "fastapi", "httpx"),
+    "fastapi_tenants": ("langgraph", "fastapi", "httpx"),
+    "instrumented_workers": ("langchain_core",),
     "supervisor": ("langchain", "langgraph_supervisor"),
     "swarm": ("langchain", "langgraph_swarm"),
 }
 
 SAYS = {
     "fastapi_sessions": ["0 3 agent 3 llm 3 workflow", "19 3 agent 3 llm 3 workflow"],
+    "fastapi_tenants": [
+        "acme 5 agent 5 llm 10 workflow",
+        "initech 5 agent 5 llm 10 workflow",
+        "joined the caller's trace: 12 spans, 3 right below its span",
+    ],
     "human_in_the_loop": ["asked: a human", "◐ waits", "result: refunded", "approve"],
+    "instrumented_workers": [
+        "exit codes [0, 0, 0, 0], 80 spans",
+        "worker 3: 10 traces, 20 spans",
+    ],
     "judge_losses": [
         "100% lost ['#A-1001', 'Anna Berg']: yes",
         "not judged",

@@ -28,6 +28,12 @@ SAYS = {
         "Crew Manager → shipping (question): received 'Order A-1042.'",
     ],
     "crewai_flow": ["workflow Desk ok", "chain billing ok", "agent billing ok"],
+    "crewai_in_langgraph": [
+        "sent to the other service: True",
+        "workflow support ok session=chat-1\n  task desk [desk] ok\n    workflow billing",
+        "          tool invoices [billing] ok\n            retriever look_up [billing] ok\n",
+        "\n    chain note [desk] ok\n",
+    ],
     "crewai_guardrail": [
         "guardrail short [poet] error GuardrailRejected",
         "agent poet ok attempt=2",
