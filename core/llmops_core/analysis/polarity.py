@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -33,6 +34,15 @@ _NEGATION: Final = re.compile(
     rf"|n['\u2019]t\b{_MILD}",
     re.IGNORECASE,
 )
+#: Whatever denies has one of these in it. Looked for once in a text, they spare most values a closer
+#: look.
+_HINTS: Final = (
+    "no", "n't", "n\u2019t", "never", "neither", "without", "except", "instead of", "rather than",
+    "other than", "exclud", "avoid", "skip", "ignore", "anything but", "refuse", "forbid",
+    "leave out", "off limits",
+)  # fmt: skip
+#: How far before and after a value a hint may matter.
+_BEFORE, _AFTER = 80, 48
 _LEAVES_OUT: Final = re.compile(_APART, re.IGNORECASE)
 _DENIAL: Final = re.compile(
     r"\b(?:no|not|never|nothing|nobody|none|neither|cannot|impossible|unable)\b|n['\u2019]t\b",
@@ -82,17 +92,40 @@ def flipped(a: TextIndex, b: TextIndex, located: Sequence[Entity]) -> Iterator[s
 
 def _stances(text: str, entities: Iterable[Entity]) -> dict[str, _Stances]:
     found: dict[str, _Stances] = {}
-    negates = _NEGATION.search(text) is not None
+    hints = _hints(text)
     for entity in entities:
         if entity.type not in _THINGS:
             continue
-        negated = negates and _is_negated(text, entity.start, entity.end)
+        at = bisect_left(hints, entity.start - _BEFORE)
+        near = at < len(hints) and hints[at] < entity.end + _AFTER
+        negated = near and _is_negated(text, entity.start, entity.end)
         if not negated and _LISTED.search(text, max(0, entity.start - 32), entity.start):
             continue  # ``Email: x``: a list of values takes no stance
         stances = found.setdefault(entity.canonical, _Stances(entity.text, [], []))
         stances.negated.append(negated)
         stances.places.append((entity.start, entity.end))
     return found
+
+
+def _hints(text: str) -> list[int]:
+    """Return where something may deny, in order."""
+    found = []
+    lowered = text.lower() if text.isascii() else _lowered(text)
+    for hint in _HINTS:
+        at = lowered.find(hint)
+        while at >= 0:
+            found.append(at)
+            at = lowered.find(hint, at + 1)
+    found.sort()
+    return found
+
+
+def _lowered(text: str) -> str:
+    """Return a text in lower case where that keeps its length, letter by letter elsewhere."""
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        return lowered
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
 
 def _words_of(text: str, stances: _Stances) -> frozenset[str]:

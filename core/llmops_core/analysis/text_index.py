@@ -63,20 +63,31 @@ class TextIndex:
     def __init__(self, text: str, extractors: Iterable[EntityExtractor] = ()) -> None:
         self.text = normal(text)
         self.entities = scan(self.text, extractors)[:_MOST_ENTITIES]
-        self.spans: list[tuple[int, int]] = []
-        self.stems: list[str] = []
         # Folding may lengthen a text, but not one of ASCII: that is folded as a whole.
         folded = fold(self.text) if self.text.isascii() else None
-        for match in _WORD.finditer(folded or self.text):
-            self.spans.append(match.span())
-            self.stems.append(stem(match[0] if folded else fold(match[0])))
+        self.spans = [match.span() for match in _WORD.finditer(self.text)]
+        if folded is not None:
+            self.stems = [stem(word) for word in _WORD.findall(folded)]
+        else:
+            self.stems = [stem(fold(word)) for word in _WORD.findall(self.text)]
         self._starts = [start for start, _ in self.spans]
-        self.stem_places: dict[str, list[int]] = defaultdict(list)
+        self.stem_places: dict[str, list[int]] = {}
         for at, word in enumerate(self.stems):
-            places = self.stem_places[word]
-            if len(places) < _MOST_PLACES:
+            places = self.stem_places.get(word)
+            if places is None:
+                self.stem_places[word] = [at]
+            elif len(places) < _MOST_PLACES:
                 places.append(at)
         self.distinct = _distinct(self.entities)
+        self._file()
+        # An earlier entity may reach further than a later one.
+        self._reach = list(accumulate((e.end for e in self.entities), max))
+        handles = [e for e in self.entities if e.type in ("email", "id", "url")]
+        self._handles = "\n".join(fold(e.text) for e in handles)
+        self._in_handles = sorted((e.start, e.end) for e in handles)
+
+    def _file(self) -> None:
+        """File every entity under what it may be looked for."""
         self._by_form: dict[tuple[str, str], Entity] = {}
         #: Dates by month and day, then by year: the first of each.
         self._by_day: dict[str, dict[str, Entity]] = defaultdict(dict)
@@ -94,11 +105,6 @@ class TextIndex:
             if entity.type == "date":
                 year, _, day = entity.canonical.partition("-")
                 self._by_day[day].setdefault(year, entity)
-        # An earlier entity may reach further than a later one.
-        self._reach = list(accumulate((e.end for e in self.entities), max))
-        handles = [e for e in self.entities if e.type in ("email", "id", "url")]
-        self._handles = "\n".join(fold(e.text) for e in handles)
-        self._in_handles = sorted((e.start, e.end) for e in handles)
 
     def find(self, entity: Entity) -> Found | None:
         """Return where this text has the value of another's entity, or None."""
@@ -135,10 +141,12 @@ class TextIndex:
 
     def label(self, entity: Entity) -> str | None:
         """Return the label of an entity: ``Amount`` of ``Amount: $5`` and of ``The amount is $5``."""
-        since = max(0, entity.start - 36)
-        match = _LABEL.search(self.text, since, entity.start) or _TOLD.search(
-            self.text, since, entity.start
-        )
+        since, start = max(0, entity.start - 36), entity.start
+        match = None
+        if self.text.rfind(":", max(0, start - 6), start) >= 0:
+            match = _LABEL.search(self.text, since, start)
+        elif self.text.endswith((" is ", " was "), 0, start):
+            match = _TOLD.search(self.text, since, start)
         return fold(match[1]).replace("_", " ").strip() if match else None
 
     def counted(self, entity: Entity) -> str | None:

@@ -58,9 +58,10 @@ _SENTENCE_BEFORE: Final = re.compile(r"(?:^|[.!?\n]|[\n:;]\s*[-*\d.]{1,4})[\s\"'
 _QUOTED: Final = re.compile(r'"([^"\n]{2,200})"')
 #: Said within single quotes: no value of a dictionary or list, and no title with names, which are
 #: followed by themselves.
-_SAID: Final = re.compile(r"(?<![\w'\"])'([A-Za-z][^'\"\nA-Z]{1,120} [^'\"\nA-Z]{1,80})'(?![\w'])")
+_SAID: Final = re.compile(r"'(?<![\w'\"]')([A-Za-z][^'\"\nA-Z]{1,120} [^'\"\nA-Z]{1,80})'(?![\w'])")
 #: Two capitals before a number are a carrier, but for these.
 _LONE_NUMBER: Final = re.compile(r"(?:NO|TO|IN|ON|AT|OF|BY|OR|IS|AM|PM|MY|WE|IT|AS|IF|DO|UP|SO) \d")
+_DIGIT_OR_JOINT: Final = re.compile(r"[\d_@]")
 _PART: Final = re.compile(r"\S+")
 _OPENING: Final = (";", ",", "{", "[", ":")
 
@@ -89,7 +90,7 @@ def _quotes(bones: str) -> Iterator[tuple[int, int]]:
         if len(inner) > 1:
             start = match.start(1) + match[1].index(inner)
             yield start, start + len(inner)
-    for match in _SAID.finditer(bones):
+    for match in _SAID.finditer(bones) if "'" in bones else ():
         before = bones[max(0, match.start() - 8) : match.start()].rstrip()
         after = bones[match.end() : match.end() + 2].lstrip()
         listed = before[-1:] == "," and before[-2:-1] in ("'", "}", "]")
@@ -141,7 +142,7 @@ def _trimmed(kind: str, shape: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _has_digit_or_joint(shape: str) -> bool:
-    return "_" in shape or "@" in shape or any(c.isdigit() for c in shape)
+    return _DIGIT_OR_JOINT.search(shape) is not None
 
 
 def _phrases(text: str, bones: str, start: int, end: int) -> Iterator[Entity]:
@@ -199,7 +200,7 @@ def _phrase(
 
 
 def _is_code(word: str) -> bool:
-    return sum(c.isdigit() for c in word) >= 2 and len(word) >= 4
+    return not word.isalpha() and len(word) >= 4 and sum(c.isdigit() for c in word) >= 2
 
 
 def _opens_clause(before: str, bones: str, end: int) -> bool:
