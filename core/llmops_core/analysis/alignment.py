@@ -29,12 +29,15 @@ class Gap(NamedTuple):
     b_end: int
     #: Whether words on both sides are the same in both texts, so that the gap is a replacement.
     bounded: bool
+    #: Whether it is so by more than one word on either side: enough for what has no shape of its own.
+    firm: bool = False
 
 
 def gaps(first: Sequence[str], second: Sequence[str]) -> list[Gap]:
     """Return the gaps between the parts that two texts share, from left to right."""
     found = []
     a_at = b_at = 0
+    stretch = 0  # how many words the stretch before the gap has
     before = False  # whether what stands before the gap shows where it begins
     for a_start, b_start, length in [*_stretches(first, second), (len(first), len(second), 0)]:
         if a_start > a_at or b_start > b_at:
@@ -45,10 +48,11 @@ def gaps(first: Sequence[str], second: Sequence[str]) -> list[Gap]:
             # So it is after a word or two that took the place of a word or two.
             near = length == 1 and 1 <= least <= size <= _SMALL
             bounded = before and size <= _LARGEST and bool(length >= 2 or ends or last or near)
-            found.append(Gap(a_at, a_start, b_at, b_start, bounded))
+            firm = bounded and stretch >= 2 and bool(length >= 2 or ends)
+            found.append(Gap(a_at, a_start, b_at, b_start, bounded, firm))
         # One word is enough where both texts begin or end with it.
         before = length >= 2 or (length == 1 and a_start == b_start == 0)
-        a_at, b_at = a_start + length, b_start + length
+        a_at, b_at, stretch = a_start + length, b_start + length, length
     return found
 
 

@@ -6,6 +6,7 @@ in its shape says that it is an entity.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -25,15 +26,22 @@ _DETERMINERS: Final = frozenset(
      "their", "our", "your", "my")
 )  # fmt: skip
 
+_TELLS: Final = re.compile(
+    r"[.!?;:|\n]|\b(?:is|are|was|were|will|should|must|has|have)\b", re.IGNORECASE
+)
+
 
 def replaced_words(a: TextIndex, b: TextIndex, holes: Sequence[Gap]) -> Iterator[Entity]:
     """Yield the words of the first text that an unnamed mention stands for in the second."""
     known = {entity.canonical for entity in a.distinct}
     for gap in holes:
-        if not gap.bounded or not 1 <= gap.b_end - gap.b_start <= _LONGEST:
+        if not gap.firm or not 1 <= gap.b_end - gap.b_start <= _LONGEST:
             continue
         if fold(b.text[slice(*b.spans[gap.b_start])]) not in _DETERMINERS:
             continue
+        mention = b.text[b.spans[gap.b_start][0] : b.spans[gap.b_end - 1][1]]
+        if _TELLS.search(mention):
+            continue  # it is no mention but tells of what comes next: ``The address is``
         at = _content(a, range(gap.a_start, gap.a_end))
         if not 1 <= len(at) <= _LONGEST or any(a.stems[i] in b.stem_places for i in at):
             continue

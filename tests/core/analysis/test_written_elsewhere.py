@@ -151,3 +151,19 @@ def test_numbers_that_stayed_are_not(before: str, after: str) -> None:
 )
 def test_what_is_no_longer_wanted_is_excluded(before: str, after: str, flips: bool) -> None:
     assert bool(compare(before, after).flips) is flips
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("I need order #W61077 sent to Leeds by 2024-05-01.",
+         "The ref is order W61077. The city is LEEDS. The day is May 1, 2024."),
+        ("Order W61077 sent to 12 Mill Road at noon.",
+         "The ref is order W61077. The address is 12 Mill Road."),
+        ("He paid $40.50 to Ann Lee and says 212-555-0147 is his phone.",
+         "The payee is Ann Lee. The sum is 40.50 USD. Note (212) 555-0147."),
+    ],
+)  # fmt: skip
+def test_a_verb_between_values_that_were_all_kept_is_no_loss(before: str, after: str) -> None:
+    found = compare(before, after)
+    assert (found.drift, found.values("lost"), found.values("added")) == (0.0, [], [])
