@@ -18,6 +18,7 @@ from llmops_core.errors import QueryError
 from llmops_core.query.answers import checked, checked_value, column_type, shape
 from llmops_core.query.description import Aggregate, Filter, Order, SpanQuery
 from llmops_core.schema import COLUMN_NAMES, COLUMNS, MAP_COLUMNS
+from llmops_core.storable import clean_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -325,7 +326,7 @@ def _sent(value: Any) -> Any:
     value = checked(value)
     if not isinstance(value, str):
         return value
-    encoded = value.encode()
+    encoded = clean_text(value).encode()
     if len(encoded) > MAX_TEXT_BYTES:
         raise QueryError(
             f"text of {len(encoded):,} bytes in a query", f"expected at most {MAX_TEXT_BYTES:,}"

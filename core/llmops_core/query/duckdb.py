@@ -16,6 +16,7 @@ from llmops_core.errors import QueryError
 from llmops_core.query.answers import checked, checked_value, column_type
 from llmops_core.query.description import Aggregate, Filter, Order, SpanQuery
 from llmops_core.schema import COLUMN_NAMES, COLUMNS
+from llmops_core.storable import clean_text
 
 __all__ = ["Statement", "boundary", "checkup", "compile_query"]
 
@@ -44,8 +45,9 @@ _ERROR_RATE: Final = (
 class Statement:
     """SQL text with numbered parameters, and their values."""
 
-    def __init__(self, files: Sequence[str] = ()) -> None:
+    def __init__(self, files: Sequence[str] = (), *, clean: bool = False) -> None:
         self.sql = ""
+        self._clean = clean
         self.values: list[Any] = []
         self._numbers: dict[tuple[type, Any], str] = {}
         self.source = _TAIL
@@ -57,6 +59,8 @@ class Statement:
 
     def bind(self, value: str | float | dt.datetime) -> str:
         """Bind one value and return its placeholder; equal values share one."""
+        if self._clean and isinstance(value, str):
+            value = clean_text(checked(value))
         key = (type(value), value)
         if key not in self._numbers:
             self.values.append(checked(value))
@@ -70,10 +74,17 @@ class Statement:
 
 
 def compile_query(
-    query: SpanQuery, files: Sequence[str] = (), *, bound: Filter | None = None
+    query: SpanQuery,
+    files: Sequence[str] = (),
+    *,
+    bound: Filter | None = None,
+    clean: bool = False,
 ) -> Statement:
-    """Compile a query over Parquet *files* and the table ``tail``. *bound* is one more filter."""
-    statement = Statement(files)
+    """Compile a query over Parquet *files* and the table ``tail``. *bound* is one more filter.
+
+    With *clean*, texts to compare with are made as a storage makes them before it stores them.
+    """
+    statement = Statement(files, clean=clean)
     if query.is_grouped:
         statement.sql = _groups(statement, query)
     else:
@@ -81,7 +92,9 @@ def compile_query(
     return statement
 
 
-def boundary(query: SpanQuery, files: Sequence[str] = ()) -> Statement | None:
+def boundary(
+    query: SpanQuery, files: Sequence[str] = (), *, clean: bool = False
+) -> Statement | None:
     """Compile the search for the last value of the first order column that the page can hold.
 
     A page has few rows, each with long texts. Finding that value first reads two or three narrow
@@ -89,7 +102,7 @@ def boundary(query: SpanQuery, files: Sequence[str] = ()) -> Statement | None:
     """
     if query.is_grouped or query.limit is None or not files:
         return None
-    statement = Statement(files)
+    statement = Statement(files, clean=clean)
     first = query.effective_order[0]
     expression = _expression(statement, first.column)
     statement.sql = (

@@ -79,11 +79,15 @@ class DuckEngine:
     """One locked connection; each query has a cursor of its own, so threads may query at once.
 
     Blocks the calling thread for the time of the query, outside of the interpreter lock. The
-    connection costs about 10 ms and is made with the first query, anew in a forked child.
+    connection costs about 10 ms and is made with the first query, anew in a forked child. Texts of
+    a query are made as stored ones are, with *clean*.
     """
 
-    def __init__(self, folder: Path | None = None, *, seconds: float = QUERY_SECONDS) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, seconds: float = QUERY_SECONDS, clean: bool = True
+    ) -> None:
         self._folder = folder
+        self._clean = clean
         self._seconds = seconds
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -113,10 +117,10 @@ class DuckEngine:
         """
         cancellation = cancellation or Cancellation()
         bound = None
-        search = boundary(query, files)
+        search = boundary(query, files, clean=self._clean)
         if search is not None:
             bound = _bound(query, self.execute(search, tail, cancellation))
-        statement = compile_query(query, files, bound=bound)
+        statement = compile_query(query, files, bound=bound, clean=self._clean)
         table = self.execute(statement, tail, cancellation)
         try:
             return shape(table, query)
@@ -251,7 +255,8 @@ def _bound(query: SpanQuery, found: pa.Table) -> Filter | None:
     return Filter(first.column, ">=" if first.descending else "<=", value)
 
 
-_over_tables: Final = DuckEngine()
+# A table of somebody else's may hold what no storage does, and be asked for it.
+_over_tables: Final = DuckEngine(clean=False)
 
 
 def run_query(table: pa.Table, query: SpanQuery) -> pa.Table:
