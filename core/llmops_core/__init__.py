@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from llmops_core.batch import SpanBatch, spans_from_arrow, spans_to_arrow
+from llmops_core.breakers import Breakers
 from llmops_core.clock import Clock
 from llmops_core.context import add_session_fields, monitoring_session, monitoring_trace
 from llmops_core.decorating.decorator import monitor_llm
@@ -10,6 +11,7 @@ from llmops_core.decorating.interrupted import Interrupted
 from llmops_core.default import default_monitor, follow_default_monitor
 from llmops_core.delivery.flushing import FlushReport
 from llmops_core.errors import (
+    BreakerTripped,
     ConfigError,
     LLMOpsError,
     MissingDependency,
@@ -51,6 +53,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "AgentDetector",
     "Aggregate",
+    "BreakerTripped",
+    "Breakers",
     "Clock",
     "Collector",
     "CollectorRegistry",

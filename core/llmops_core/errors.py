@@ -1,12 +1,13 @@
 """Errors that a user can meet at set-up. Each says what was found, what was expected, what to do.
 
-After set-up nothing of ours is raised into the user's program: run-time failures are logged once
-and counted (see :mod:`llmops_core.failures`).
+After set-up nothing of ours is raised into the user's program but a breaker that the user enabled:
+run-time failures are logged once and counted (see :mod:`llmops_core.failures`).
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "BreakerTripped",
     "ConfigError",
     "LLMOpsError",
     "MissingDependency",
@@ -35,6 +36,24 @@ def _sentence(text: str) -> str:
     is_word = first.isalpha() and first not in ("llmops", "pip", "python")
     start = text[:1].upper() if is_word else text[:1]
     return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+class BreakerTripped(LLMOpsError, RuntimeError):
+    """A run was stopped by a limit that you set (``Monitor(breakers=...)``). The one error of ours
+    that is raised while your program runs.
+
+    ``scope`` is ``run``, ``session``, ``user`` or ``project``; ``limit`` what was limited (``tokens``,
+    ``calls``, ``seconds``, ``ping_pong``, ``fan_out``), ``allowed`` how much, and ``used`` what was
+    found. Whatever the same run starts afterwards is refused with it too, so that catching it in the
+    middle of a run does not set the run going again.
+    """
+
+    __module__ = "llmops_core"  # its name in spans is the one that it is caught by
+
+    scope: str = "run"
+    limit: str = ""
+    allowed: float = 0
+    used: float = 0
 
 
 class ConfigError(LLMOpsError, ValueError):

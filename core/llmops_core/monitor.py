@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from llmops_core.breakers import Breakers, make_breakers
 from llmops_core.clock import Clock, SystemClock
 from llmops_core.config import make_settings, storage_url
 from llmops_core.delivery.flushing import FlushReport, report_of
@@ -25,6 +26,8 @@ from llmops_core.forking import (
     watch_for_multiprocessing,
 )
 from llmops_core.freeze.freezer import Freezer
+from llmops_core.intake.guard import Guard
+from llmops_core.intake.guarded import GuardedRecorder
 from llmops_core.intake.queue import IntakeQueue
 from llmops_core.intake.recorder import Recorder
 from llmops_core.leaving import leave_in_journal
@@ -65,8 +68,9 @@ class Monitor:
 
     ``storage`` is a URL (``parquet:./llmops_data`` by default, or ``LLMOPS_STORAGE_URL``) or a
     storage object, of the published form too; ``exporters`` and ``collectors`` are names or
-    objects; ``plugins`` are plugin objects or names of installed ones. The keyword settings are
-    those of :class:`~llmops_core.config.Settings`. What the code does not give comes from ``LLMOPS_*``
+    objects; ``plugins`` are plugin objects or names of installed ones. ``breakers`` are limits that
+    stop a run (:class:`~llmops_core.Breakers`); without any nothing of ours is ever raised into the
+    program. The keyword settings are those of :class:`~llmops_core.config.Settings`. What the code does not give comes from ``LLMOPS_*``
     variables, then from ``llmops.toml`` or ``[tool.llmops]``.
     """
 
@@ -77,11 +81,14 @@ class Monitor:
         exporters: Iterable[str | Exporter] | None = None,
         collectors: Iterable[str | Collector] | None = None,
         plugins: Iterable[object] | None = None,
+        breakers: Breakers | Mapping[str, Any] | None = None,
         clock: Clock | None = None,
         **settings: Any,
     ) -> None:
         self.settings = make_settings(settings)
         self._clock = clock or SystemClock()
+        limits = make_breakers(breakers)
+        self._guard = None if limits is None else Guard(limits, self._clock.monotonic_ns)
         self._failures = Failures()
         named = part_lists()
         self._host = PluginHost(listed("plugins", plugins, named))
@@ -109,13 +116,7 @@ class Monitor:
         self._journal_root = pipeline.journal_root
         self._left: dict[str, Any] | None = None
         #: What handlers report to.
-        self.recorder = Recorder(
-            pipeline.queue,
-            freezer,
-            self._clock,
-            self._failures,
-            join_opentelemetry=self.settings.join_opentelemetry,
-        )
+        self.recorder = self._make_recorder(pipeline.queue, freezer)
         _monitors.add(self)
         if is_child_of_multiprocessing():
             close_with_multiprocessing(self, Monitor.close)
@@ -175,6 +176,8 @@ class Monitor:
         stats = self._stats()
         stats["wrapper_runs_skipped"] = self.recorder.skipped
         stats["plugins"] = self._host.names
+        if self._guard is not None:
+            stats["breakers"] = self._guard.stats()
         return stats
 
     # ---- ending ----
@@ -289,6 +292,13 @@ class Monitor:
 
     # ---- inside ----
 
+    def _make_recorder(self, queue: IntakeQueue, freezer: Freezer) -> Recorder:
+        given = queue, freezer, self._clock, self._failures
+        joins = self.settings.join_opentelemetry
+        if self._guard is None:
+            return Recorder(*given, join_opentelemetry=joins)
+        return GuardedRecorder(*given, join_opentelemetry=joins, guard=self._guard)
+
     def _open(
         self, queue: IntakeQueue | None, notifier: Notifier, *, later: bool = False
     ) -> Pipeline:
@@ -346,6 +356,8 @@ class Monitor:
         self._ended = threading.Event()
         self._closing = self._closed  # a thread of the parent's may have been closing it
         self._failures.after_fork()
+        if self._guard is not None:
+            self._guard.after_fork()
         if self._pipeline is not None:
             self._pipeline.abandon()
         self._pipeline = None

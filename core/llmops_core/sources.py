@@ -23,12 +23,14 @@ __all__ = [
     "Setting",
     "StorageOptions",
     "check_extensions",
+    "converted",
     "default_storage",
     "environment",
     "file_settings",
     "make_storage_url",
     "part_lists",
     "resolve_settings",
+    "unknown_setting",
     "variables",
 ]
 
@@ -37,7 +39,7 @@ DEFAULT: Final = "default"
 #: Lists of parts; in the environment they are separated by commas.
 LISTS: Final = ("exporters", "collectors", "plugins")
 #: Tables of a TOML file, and what is no setting of one monitor.
-TABLES: Final = ("storage", "extensions")
+TABLES: Final = ("storage", "extensions", "breakers")
 OTHER_VARIABLES: Final = ("LLMOPS_STATE_DIR", "LLMOPS_STORAGE_URL", "LLMOPS_CONFIG")
 #: Published names that stand for settings of another name.
 ALIASES: Final[Mapping[str, str]] = {"max_queue_size": "queue_events"}
@@ -97,7 +99,7 @@ def resolve_settings(
     """
     for name in given:
         if name not in _FIELDS:
-            raise _unknown(name, source, _FIELDS)
+            raise unknown_setting(name, source, _FIELDS)
     found = {**file_settings(), **environment()}
     extensions = found.get("extensions")
     if extensions is not None:
@@ -153,7 +155,7 @@ def environment() -> dict[str, Setting]:
         if name in LISTS:
             value = [part.strip() for part in text.split(",") if part.strip()]
         else:
-            value = _converted(variable, text, _FIELDS[target])
+            value = converted(variable, text, _FIELDS[target])
         if target in found and found[target].value != value:
             raise ConfigError(
                 f"{variable}={text!r} and {found[target].source} disagree", "expected one of them"
@@ -162,7 +164,8 @@ def environment() -> dict[str, Setting]:
     return found
 
 
-def _converted(variable: str, text: str, kind: Any) -> Any:
+def converted(variable: str, text: str, kind: Any) -> Any:
+    """Return what a variable says, as the type of its setting; raise with its name."""
     if kind in (str, str | None):
         return text
     try:
@@ -182,7 +185,8 @@ def _kind_name(kind: Any) -> str:
     return "a number" if "float" in name else name.replace("typing.", "")
 
 
-def _unknown(name: str, source: str, known: Iterable[str]) -> ConfigError:
+def unknown_setting(name: str, source: str, known: Iterable[str]) -> ConfigError:
+    """Return the error of a name that no setting has, with the nearest one that does."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     where = "" if source == CODE else f" in {source}"
@@ -203,7 +207,7 @@ def file_settings() -> dict[str, Setting]:
     for key, value in table.items():
         name = ALIASES.get(key, key)
         if name not in _FIELDS and name not in LISTS and name not in TABLES:
-            raise _unknown(key, source, (*_FIELDS, *LISTS, *TABLES))
+            raise unknown_setting(key, source, (*_FIELDS, *LISTS, *TABLES))
         if name in LISTS and (
             not isinstance(value, list) or not all(isinstance(item, str) for item in value)
         ):
@@ -298,7 +302,7 @@ def make_storage_url(given: Mapping[str, Any], source: str = CODE) -> str:
     """Return the URL of published storage options. No message holds a connection string."""
     for name in given:
         if name not in _STORAGE_FIELDS:
-            raise _unknown(name, source, _STORAGE_FIELDS)
+            raise unknown_setting(name, source, _STORAGE_FIELDS)
     try:
         options = msgspec.convert(
             {k: v for k, v in given.items() if v is not None}, StorageOptions, strict=False

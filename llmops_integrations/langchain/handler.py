@@ -8,7 +8,7 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from llmops_core import Monitor, default_monitor
+from llmops_core import BreakerTripped, Monitor, default_monitor
 from llmops_integrations.langchain import handoffs, translate, translate_model
 from llmops_integrations.langchain.mapping import EDGE, NODE, TASK
 from llmops_integrations.langchain.metadata import identity_fields
@@ -29,7 +29,7 @@ class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
     One object serves any number of concurrent runs, threads and event loops. Of a run it keeps what
     its end will not say, until it ends; of those that never end, at most 100,000. Its methods copy
     what the framework hands them, within a budget, and put one small tuple on a queue: they never
-    block, never change a value, and never raise.
+    block, never change a value, and raise only where the user set breakers and one stops the run.
 
     ``inline`` (default): on an async call the methods run on the event loop's own thread, some tens
     of microseconds each, in order. ``inline=False`` makes LangChain call them in its thread pool:
@@ -48,6 +48,8 @@ class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
         self.run_inline = inline
         self.monitor = default_monitor() if monitor is None else monitor
         self._recorder = self.monitor.recorder
+        #: Lets LangChain pass on what a breaker raises; without breakers nothing here raises.
+        self.raise_error = self._recorder.stops
         self._runs = runs_of(self.monitor)
         self._outlines = Outlines()
 
@@ -103,6 +105,9 @@ class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
             if type(inputs) is not dict or len(inputs) != 1 or not is_placeholder(inputs):
                 fields["input"] = self._recorder.freeze(inputs)
             self._tell_start(key, run, place, fields, outline.promotable)
+        except BreakerTripped:
+            self._refused(run_id)
+            raise
         except (Exception, SystemExit) as error:
             self._recorder.report("on_chain_start", error)
 
@@ -188,6 +193,8 @@ class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
     def on_llm_new_token(
         self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
     ) -> None:
+        if self.raise_error:
+            self._recorder.check(run_id.int)
         try:
             run = self._runs.get(run_id.int)
             if run is None or run.streamed or not translate_model.has_text(token, chunk):
@@ -198,6 +205,8 @@ class LLMOpsCallbackHandler(Recording, BaseCallbackHandler):
             self._recorder.report("on_llm_new_token", error)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        if self.raise_error:
+            self._recorder.check(run_id.int)
         try:
             run = self._runs.get(run_id.int)
             if run is None or run.streamed or type(event) is not dict:

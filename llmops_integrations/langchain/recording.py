@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from langchain_core.runnables.config import var_child_runnable_config
 
-from llmops_core import OpenRun, Recorder, enclosing_run, is_nested, late_here
+from llmops_core import BreakerTripped, OpenRun, Recorder, enclosing_run, is_nested, late_here
 from llmops_integrations.langchain import handoffs
 from llmops_integrations.langchain.mapping import AGENT_RUN, EDGE, IN_AGENT, NODE, inherited_facts
 from llmops_integrations.langchain.metadata import framework_of, identity_fields
@@ -37,6 +37,9 @@ def guarded(method: _Method) -> _Method:
     def call(self: Recording, *args: Any, **kwargs: Any) -> None:
         try:
             method(self, *args, **kwargs)
+        except BreakerTripped:  # the user asked for it
+            self._refused(kwargs.get("run_id"))
+            raise
         except (Exception, SystemExit) as error:
             self._recorder.report(where, error)
 
@@ -108,6 +111,11 @@ class Recording:
         trace = self._recorder.start(run_id, place.parent, fields, promotable)
         if place.parent is None:
             run.trace = trace or run_id
+
+    def _refused(self, run_id: UUID | None) -> None:
+        """Forget a run that a breaker refused: LangChain tells no end of it."""
+        if run_id is not None:
+            self._runs.close(run_id.int)
 
     def _is_in_edge(self, given: int | None) -> bool:
         """Whether a run is below an edge function: a model that routes makes no node an agent."""

@@ -42,7 +42,7 @@ class Items:
         self._usage: dict[str, Any] = {}
 
     def add(self, item: object) -> None:
-        """Take an item. Called on the consumer's thread; never raises."""
+        """Take an item. Called on the consumer's thread; raises only where a breaker stops the run."""
         try:
             if self._first:
                 self._first = False
@@ -62,6 +62,8 @@ class Items:
                 self._add_other(item)
         except Exception as error:
             self._recorder.report("item", error)
+        if self._recorder.stops:
+            self._recorder.check(self._call.run_id)
 
     def finish(self, value: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record that the generator ended; *value* is what it returned."""

@@ -13,6 +13,7 @@ from llmops_core.context import add_session_fields, new_root_id, new_run_id
 from llmops_core.decorating.arguments import Arguments
 from llmops_core.decorating.interrupted import Interrupted
 from llmops_core.decorating.usage import usage_fields
+from llmops_core.errors import BreakerTripped
 from llmops_core.freeze.error_text import describe_error
 from llmops_core.intake.drafts import span_id_of
 from llmops_core.intake.recorder import Recorder
@@ -81,11 +82,16 @@ class Operation:
     # ---- starts ----
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActiveCall | None:
-        """Record the start and make the call the one that is active here; None if that failed."""
+        """Record the start and make the call the one that is active here; None if that failed.
+
+        Raises only what a breaker that the user set raises.
+        """
         try:
             call = self.place()
             self.start(call, args, kwargs)
             call.token = ACTIVE.set(call)
+        except BreakerTripped:
+            raise
         except Exception as error:
             self._report("begin", error)
             return None
@@ -169,6 +175,8 @@ class Operation:
         """Record the start of a call that was placed before."""
         try:
             self.start(call, args, kwargs)
+        except BreakerTripped:
+            raise
         except Exception as error:
             self._report("begin", error)
 

@@ -37,6 +37,9 @@ class Recorder:
     :meth:`freeze` returned. The dict is handed over: do not change it afterwards.
     """
 
+    #: Whether :meth:`start` and :meth:`check` raise ``BreakerTripped``: only where breakers are set.
+    stops = False
+
     def __init__(
         self,
         queue: IntakeQueue,
@@ -107,6 +110,9 @@ class Recorder:
     def mark(self, run_id: int) -> None:
         """Record that a streaming run gave its first token."""
         self.queue.put((MARK, run_id, None, self._monotonic(), 0, {}, EVENT_BYTES, False))
+
+    def check(self, run_id: int) -> None:
+        """Stop a run that streams and has had its time. Worth a call only where ``stops`` is true."""
 
     def point(self, run_id: int, parent_run_id: int | None, fields: dict[str, Any]) -> None:
         """Record an event: a span of zero duration. ``run_id`` is a fresh random id."""

@@ -149,6 +149,8 @@ class Notes(BaseRetriever):
 class FakeRecorder:
     """Has the methods of the monitor's recorder and keeps what it is told."""
 
+    stops = False
+
     def __init__(self) -> None:
         self.events: list[tuple[str, int, int | None, dict[str, Any]]] = []
         self.failures: list[tuple[str, BaseException]] = []

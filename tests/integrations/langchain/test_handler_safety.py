@@ -42,6 +42,8 @@ EVENTS = {
 class BrokenRecorder:
     """Fails in every way."""
 
+    stops = False
+
     def __init__(self, error):
         self.error = error
         self.reported = []
