@@ -6,6 +6,7 @@ one batch through the collectors to Parquet. Both take the same spans, one right
 each round; CPU time of the process::
 
     python benchmarks/ingest.py
+    python benchmarks/ingest.py --database mariadb
 """
 
 from __future__ import annotations
@@ -151,7 +152,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spans", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--database", choices=("mariadb",), help="a database beside its own way")
     options = parser.parse_args()
+    if options.database:
+        import ingest_mariadb
+
+        return ingest_mariadb.run(options.spans, options.rounds)
     print(f"Python {sys.version.split()[0]}; CPU µs a span, median of {options.rounds} rounds")
     for chars in (200, 2_000):
         with tempfile.TemporaryDirectory() as folder:

@@ -37,12 +37,19 @@ def test_each_parameter_of_the_published_decorator_is_there() -> None:
 
 def test_the_snippets_that_the_page_excludes_are_refused_with_a_reason() -> None:
     excluded = PAGE.partition("## Snippets that do not run")[2]
-    assert len(re.findall(r"^\| `", excluded, re.MULTILINE)) == 6
+    assert len(re.findall(r"^\| `", excluded, re.MULTILINE)) == 5
     with pytest.raises(ConfigError, match="no such part"):
         MonitorConfig(
             extensions={"prometheus": PrometheusConfig(enabled=True).model_dump()}
         ).monitor_arguments()
     with pytest.raises(ConfigError, match="partition_by"):
         StorageConfig(partition_by="session_id").to_url()
-    with pytest.raises(llmops_core.LLMOpsError, match="postgresql"):
-        MonitorConfig.for_production("postgresql://user:pass@host:5432/monitoring").open()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql", "mariadb"])
+def test_a_production_configuration_opens_the_database_of_its_url(scheme: str) -> None:
+    pytest.importorskip("asyncpg" if scheme == "postgresql" else "asyncmy")
+    config = MonitorConfig.for_production(f"{scheme}://user:hunter2@host.invalid/monitoring")
+    with pytest.raises(llmops_core.StorageError, match="host that is not known") as caught:
+        config.open()
+    assert "hunter2" not in str(caught.value)

@@ -14,6 +14,7 @@ from llmops_core.errors import MissingDependency, StorageError
 from llmops_core.query.mysql import COLLATIONS
 
 __all__ = [
+    "PATIENT",
     "SESSIONS",
     "STATEMENT_SECONDS",
     "Server",
@@ -37,6 +38,8 @@ SESSIONS: Final = {
     "mysql": "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
     " time_zone='+00:00', max_sort_length=65536, max_error_count=0, max_execution_time=60000",
 }
+#: What lets one connection take its time to delete and rewrite; MySQL bounds reading alone.
+PATIENT: Final = {"mariadb": "SET SESSION max_statement_time=600", "mysql": "DO 0"}
 _OLDEST: Final = {"mariadb": (10, 5), "mysql": (8, 0, 17)}
 _NAMES: Final = {"mariadb": "MariaDB", "mysql": "MySQL"}
 

@@ -61,6 +61,7 @@ class MySQLStorage:
         self._pool: Any = None
         self._compiler: MySQLCompiler | None = None
         self._max_packet = 0
+        self._kind = ""
         renew_after_fork(self)
 
     def __repr__(self) -> str:
@@ -93,7 +94,7 @@ class MySQLStorage:
                     await migrating.check_readable(connection, self._compiler)
                 else:
                     await migrating.migrate(connection, self._compiler)
-            self._max_packet = server.max_packet
+            self._max_packet, self._kind = server.max_packet, server.kind
             size = self.url.pool_size or POOL_SIZE
             command = connecting.SESSIONS[server.kind]
             self._pool = await asyncmy.create_pool(
@@ -152,7 +153,7 @@ class MySQLStorage:
         asked = self._compiled.delete(check_selection(query))
         deleted = 0
         while True:
-            async with self._transaction() as cursor:
+            async with self._transaction(patient=True) as cursor:
                 await cursor.execute(asked.sql, asked.values)
                 count = int(cursor.rowcount)
             deleted += count
@@ -167,7 +168,7 @@ class MySQLStorage:
         if not len(batch):
             return 0
         found = self._compiled.present(list(batch.values("span_id")))
-        async with self._transaction() as cursor:
+        async with self._transaction(patient=True) as cursor:
             await cursor.execute(found.sql, found.values)
             stored = {row[0] for row in await cursor.fetchall()}
             columns, rows = replaceable(batch, stored)
@@ -200,17 +201,22 @@ class MySQLStorage:
             yield cursor
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Any]:
+    async def _transaction(self, *, patient: bool = False) -> AsyncIterator[Any]:
         """Give a cursor whose work counts as a whole; raise what a failed write is told as."""
+        from llmops_core.storage.mysql.connecting import PATIENT
         from llmops_core.storage.mysql.failing import write_failure
 
         try:
             async with self._pool.acquire() as connection:
                 try:
+                    if patient:
+                        await connection.query(PATIENT[self._kind])
                     await connection.begin()
                     async with connection.cursor() as cursor:
                         yield cursor
                     await connection.commit()
+                    if patient:
+                        connection.close()  # the pool's others are not
                 except BaseException:
                     connection.close()  # whatever state it is in, the server rolls back
                     raise
