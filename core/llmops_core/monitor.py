@@ -70,8 +70,8 @@ class Monitor:
     storage object, of the published form too; ``exporters`` and ``collectors`` are names or
     objects; ``plugins`` are plugin objects or names of installed ones. ``breakers`` are limits that
     stop a run (:class:`~llmops_core.Breakers`); without any nothing of ours is ever raised into the
-    program. The keyword settings are those of :class:`~llmops_core.config.Settings`. What the code does not give comes from ``LLMOPS_*``
-    variables, then from ``llmops.toml`` or ``[tool.llmops]``.
+    program. The keyword settings are those of :class:`~llmops_core.config.Settings`. What the code
+    does not give comes from ``LLMOPS_*`` variables, then from ``llmops.toml`` or ``[tool.llmops]``.
     """
 
     def __init__(
