@@ -252,7 +252,9 @@ def test_a_collector_that_hangs_is_left_behind_and_named() -> None:
     assert "Hangs.collect: TimeoutError" in stats["failures"]
 
 
-def test_a_name_that_nobody_has_is_reported_and_the_call_goes_on(spans: CapturedSpans) -> None:
+def test_a_name_that_nobody_has_is_reported_and_the_call_goes_on(
+    spans: CapturedSpans, caplog: pytest.LogCaptureFixture
+) -> None:
     @monitor_llm(collectors=["nobody"], monitor=spans.monitor)
     def answer() -> str:
         return "a"
@@ -260,6 +262,7 @@ def test_a_name_that_nobody_has_is_reported_and_the_call_goes_on(spans: Captured
     assert answer() == "a"
     assert len(spans()) == 1
     assert "nobody.collect: LookupError" in spans.monitor.stats()["failures"]
+    assert caplog.text.count("collectors=['nobody']: no collector of that name is registered") == 1
 
 
 def test_a_plugins_collector_runs_for_the_calls_that_name_it_only() -> None:

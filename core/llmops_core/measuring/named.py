@@ -6,6 +6,7 @@ that a plugin registers. Either is made when the first span names it, on the hel
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -20,6 +21,8 @@ from llmops_core.measuring.spans import columns_of
 from llmops_core.span import Span
 
 __all__ = ["NamedCollector", "all_names_in", "names_in"]
+
+logger: Final = logging.getLogger("llmops")
 
 MAX_KEPT: Final = 10_000
 #: Published groups of a result: what is inside counts as if it stood outside.
@@ -49,6 +52,7 @@ class NamedCollector:
         self._find = find
         self._failures = failures
         self._inner: Any = None
+        self._told = False
         # A batch is measured for the exporters and once more for the storage.
         self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
@@ -65,6 +69,13 @@ class NamedCollector:
         if self._inner is None:
             self._inner = self._find(self.name)
         if self._inner is None:
+            if not self._told:
+                self._told = True
+                logger.warning(
+                    "collectors=[%r]: no collector of that name is registered, so it measures nothing. "
+                    "Do: leave it out, or register one with CollectorRegistry or a plugin",
+                    self.name,
+                )
             raise LookupError(f"no collector {self.name!r} is registered")
         found: Mapping[str, Any] = self._inner.collect(SpanBatch(rows))
         return {
