@@ -111,18 +111,28 @@ def add_session_fields(fields: dict[str, Any]) -> None:
             fields["user_id"] = session[1]
 
 
-def add_root_fields(fields: dict[str, Any], *, ambient: bool = False) -> None:
+def add_root_fields(fields: dict[str, Any], *, ambient: bool = False) -> str | None:
     """Put the session and the trace that are set here into the fields of a root.
 
-    *ambient*: OpenTelemetry's span around it is the parent where nothing else is.
+    *ambient*: OpenTelemetry's span around it is the parent where nothing else is. Returns the id of
+    the trace that it joins; None for one of its own.
     """
     if _SESSION.get() is not None:
         add_session_fields(fields)
-    joined = trace_here() if _TRACE.get() is not None else None
+    if "_trace_id" not in fields:
+        if _TRACE.get() is None and not ambient:
+            return None
+        _join(fields, ambient=ambient)
+    trace: str | None = fields.get("_trace_id")
+    return trace
+
+
+def _join(fields: dict[str, Any], *, ambient: bool) -> None:
+    joined = trace_here()
     if joined is None and ambient:
         remote = ambient_span()
         joined = Joined(remote.trace_id, None, remote) if remote is not None else None
-    if joined is None or "_trace_id" in fields:
+    if joined is None:
         return
     fields["_trace_id"] = joined.trace_id
     told: dict[str, str] = {}

@@ -140,6 +140,8 @@ def nearest_run(recorder: object) -> OpenRun | ActiveCall | None:
 
 def outer_run(recorder: object) -> OpenRun | None:
     """Return the nearest run of a framework that is open here."""
+    if not _early and not _late:
+        return None
     return _or_later(recorder, _find(_early, recorder))
 
 

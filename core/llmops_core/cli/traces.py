@@ -11,6 +11,7 @@ import typer
 from llmops_core.cli.options import JsonOption, SinceOption, StorageOption, moment
 from llmops_core.cli.paging import PageOption, cursor, page_key
 from llmops_core.cli.table import TableColumn, print_table
+from llmops_core.context import REMOTE_PARENT
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -90,13 +91,16 @@ def _check(column: str, value: str | None) -> None:
 def _open_traces(
     reader: StorageReader, query: SpanQuery, session: str | None
 ) -> list[dict[str, Any]]:
-    """Return traces among the newest spans whose root has not ended, newest first."""
+    """Return traces among the newest spans without a root, newest first.
+
+    The root has not ended, or is another process's: then what is stored begins with its child.
+    """
     from llmops_core.query import SpanQuery
 
     newest = reader.query(
         SpanQuery.build(
             since=query.since,
-            columns=_COLUMNS,
+            columns=(*_COLUMNS, "attributes"),
             limit=_OPEN_SEARCH,
             equal={"session_id": session} if session else None,
         )
@@ -113,7 +117,14 @@ def _open_traces(
     )
     for trace_id in ended["trace_id"].to_pylist():
         first.pop(trace_id, None)
-    return [{**row, "outcome": "open", "duration_ms": None} for row in first.values()]
+    return [_without_root(row) for row in first.values()]
+
+
+def _without_root(row: dict[str, Any]) -> dict[str, Any]:
+    attributes = dict(row.pop("attributes") or {})
+    if REMOTE_PARENT in attributes:
+        return row
+    return {**row, "outcome": "open", "duration_ms": None}
 
 
 def _add_totals(reader: StorageReader, rows: Sequence[dict[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from llmops_core.freeze.error_text import describe_error
 from llmops_core.intake.drafts import span_id_of
 from llmops_core.intake.recorder import Recorder
 from llmops_core.measuring.published import keep_live
-from llmops_core.nesting import ACTIVE, ActiveCall
+from llmops_core.nesting import ACTIVE, ActiveCall, leave
 
 __all__ = ["FRAMEWORK", "TARGET", "Operation", "is_cancelled"]
 
@@ -191,7 +191,7 @@ class Operation:
     ) -> None:
         """Record that a call returned, and leave it."""
         try:
-            self.leave(call)
+            leave(call)
             if self.collectors:
                 keep_live(span_id_of(call.run_id), self.collectors, result, args, kwargs or {})
             recorder = call.recorder
@@ -212,7 +212,7 @@ class Operation:
     ) -> None:
         """Record that a call raised, and leave it."""
         try:
-            self.leave(call)
+            leave(call)
             fields = error_fields(error)
             if usage:
                 fields.update(usage)
@@ -234,7 +234,7 @@ class Operation:
 
     def leave(self, call: ActiveCall) -> None:
         """Make what was active before the active one again."""
-        nesting.leave(call)
+        leave(call)
 
     def _report(self, where: str, error: Exception) -> None:
         recorder = self.fixed or holding.default_recorder()

@@ -77,8 +77,7 @@ class Recorder:
         """
         trace: str | None = None
         if parent_run_id is None:
-            self.add_root_fields(fields)
-            trace = fields.get("_trace_id")
+            trace = add_root_fields(fields, ambient=self._join_opentelemetry)
         content = fields.get("input")
         weight = EVENT_BYTES + content.weight if type(content) is Frozen else EVENT_BYTES
         self.queue.put(
@@ -95,9 +94,9 @@ class Recorder:
         )
         return trace
 
-    def add_root_fields(self, fields: dict[str, Any]) -> None:
-        """Put the session and the trace that are set here into a root's fields."""
-        add_root_fields(fields, ambient=self._join_opentelemetry)
+    def add_root_fields(self, fields: dict[str, Any]) -> str | None:
+        """Put session and trace of here into a root's fields; return the trace that it joins."""
+        return add_root_fields(fields, ambient=self._join_opentelemetry)
 
     def end(self, run_id: int, parent_run_id: int | None, fields: dict[str, Any]) -> None:
         """Record that a run ends. Give kind and name again: its start may never have been seen."""

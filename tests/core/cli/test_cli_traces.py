@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from inline_snapshot import snapshot
 
+from llmops_core import Monitor, monitor_llm, monitoring_trace
+
 Call = Callable[..., Any]
 FIRST = "019ab3f2c10100000000000000000000"
 
@@ -192,3 +194,18 @@ def test_an_unknown_storage_is_refused_and_its_password_hidden(llmops: Call) -> 
     assert ran.code == 2
     assert "nosuch" in ran.err
     assert "secret" not in ran.err
+
+
+def test_a_trace_that_began_in_another_process_is_not_open(url: str, llmops: Call) -> None:
+    with Monitor(url) as monitor:
+
+        @monitor_llm("desk", monitor=monitor)
+        def desk() -> None: ...
+
+        header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        with monitoring_trace(traceparent=header):
+            desk()
+    (row,) = json.loads(llmops("traces", "--json").out)["traces"]
+    assert (row["name"], row["outcome"], row["spans"]) == ("desk", "ok", 1)
+    assert row["duration_ms"] is not None
+    assert "attributes" not in row
