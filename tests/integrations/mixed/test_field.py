@@ -310,6 +310,7 @@ monitor = instrument(Monitor(storage="memory:", durability="memory"))
 """
 
 
+@pytest.mark.timeout(600)  # CrewAI alone takes minutes to import where a machine is overloaded
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_21_it_works_before_and_after_crewais_import(order: str) -> None:
     first, second = INSTRUMENT, "import crewai"
@@ -320,7 +321,7 @@ def test_21_it_works_before_and_after_crewais_import(order: str) -> None:
         first=first, second=second, folders=[folder], imported=order == "after"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=240
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=560
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(CREW)
