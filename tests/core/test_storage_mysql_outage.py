@@ -144,6 +144,33 @@ def test_what_is_recorded_in_an_outage_is_stored_once_after_it(server: MariaDB, 
     assert outcome(server) == (100, 100)
 
 
+def test_a_server_that_hangs_is_given_up(server: MariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmops_core.storage.mysql import connecting, storage
+
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(storage, "WRITE_SECONDS", 0.5)
+    store = Store(MySQLStorage(server.url))
+    store.write(make_span(1))
+    server.signal(signal.SIGSTOP)
+    try:
+        for _ in range(2):  # on the connection that was there, and on a new one
+            with pytest.raises(RetryableError, match="did not answer in time"):
+                store.write(make_span(2))
+    finally:
+        server.signal(signal.SIGCONT)
+    until(lambda: _is_stored(store))
+    assert store.names(order=["start_time"]) == ["span-1", "span-2"]
+    store.close()
+
+
+def _is_stored(store: Store) -> bool:
+    try:
+        store.write(make_span(2))
+    except RetryableError:
+        return False
+    return True
+
+
 def test_a_monitor_starts_while_its_server_is_away(server: MariaDB) -> None:
     server.signal(signal.SIGKILL)
     with Monitor(storage=server.url) as monitor:

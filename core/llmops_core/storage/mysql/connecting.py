@@ -14,6 +14,7 @@ from llmops_core.errors import MissingDependency, StorageError
 from llmops_core.query.mysql import COLLATIONS
 
 __all__ = [
+    "CONNECT_SECONDS",
     "PATIENT",
     "SESSIONS",
     "STATEMENT_SECONDS",

@@ -197,24 +197,39 @@ class MySQLStorage:
 
     @asynccontextmanager
     async def _cursor(self) -> AsyncIterator[Any]:
-        async with self._pool.acquire() as connection, connection.cursor() as cursor:
+        async with self._connection() as connection, connection.cursor() as cursor:
             yield cursor
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """Give a connection of the pool. A server that hangs accepts one and then says nothing."""
+        from llmops_core.storage.mysql.connecting import CONNECT_SECONDS
+
+        pool = self._pool
+        async with asyncio.timeout(CONNECT_SECONDS):
+            connection = await pool.acquire()
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
 
     @asynccontextmanager
     async def _transaction(self, *, patient: bool = False) -> AsyncIterator[Any]:
         """Give a cursor whose work counts as a whole; raise what a failed write is told as."""
-        from llmops_core.storage.mysql.connecting import PATIENT
+        from llmops_core.storage.mysql.connecting import CONNECT_SECONDS, PATIENT
         from llmops_core.storage.mysql.failing import write_failure
 
         try:
-            async with self._pool.acquire() as connection:
+            async with self._connection() as connection:
                 try:
-                    if patient:
-                        await connection.query(PATIENT[self._kind])
-                    await connection.begin()
+                    async with asyncio.timeout(CONNECT_SECONDS):
+                        if patient:
+                            await connection.query(PATIENT[self._kind])
+                        await connection.begin()
                     async with connection.cursor() as cursor:
                         yield cursor
-                    await connection.commit()
+                    async with asyncio.timeout(WRITE_SECONDS):
+                        await connection.commit()
                     if patient:
                         connection.close()  # the pool's others are not
                 except BaseException:
