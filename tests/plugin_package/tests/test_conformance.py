@@ -17,6 +17,8 @@ from llmops_lines import CodeByAgent, CodeLines, CodePlaces, LinesStorage, TextL
 
 
 class TestLinesStorage(StorageConformance):
+    edits = False  # the file only grows
+
     @pytest.fixture
     def storage(self, tmp_path: Path) -> LinesStorage:
         return LinesStorage(tmp_path / "spans.jsonl")

@@ -20,7 +20,10 @@ __all__ = ["LinesStorage"]
 
 
 class LinesStorage:
-    """Spans in one file. A span id is stored once, whoever writes it and however often."""
+    """Spans in one file. A span id is stored once, whoever writes it and however often.
+
+    The file only grows, so there is no ``delete`` and no ``replace``.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
