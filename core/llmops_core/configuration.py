@@ -146,6 +146,8 @@ class MonitorConfig(BaseSettings):
     exporters: list[Any] | None = None
     collectors: list[Any] | None = None
     plugins: list[Any] | None = None
+    #: ``Breakers``, or a dict of its limits. None: those of ``LLMOPS_BREAKERS_*`` and TOML.
+    breakers: Any = None
     #: By name, each with ``enabled`` and what its part needs.
     extensions: dict[str, Any] = {}
 
@@ -172,7 +174,8 @@ class MonitorConfig(BaseSettings):
     max_queue_size: int | None = None
 
     _parts: ClassVar[tuple[str, ...]] = (
-        "storage", "exporters", "collectors", "plugins", "extensions", "max_queue_size"
+        "storage", "exporters", "collectors", "plugins", "breakers", "extensions",
+        "max_queue_size",
     )  # fmt: skip
 
     def __init__(self, **values: Any) -> None:
@@ -232,6 +235,8 @@ class MonitorConfig(BaseSettings):
         for name in ("exporters", "collectors", "plugins"):
             if getattr(self, name) is not None:
                 arguments[name] = [*getattr(self, name)]
+        if self.breakers is not None:
+            arguments["breakers"] = self.breakers
         self._check_extensions()
         return arguments
 

@@ -25,6 +25,7 @@ from crewai.events.event_context import get_current_parent_id
 
 from llmops_core import Monitor, OpenRun, add_session_fields, enclosing_run
 from llmops_integrations.crewai import reading
+from llmops_integrations.crewai.breaking import Crews, Hooks
 from llmops_integrations.crewai.translate import END, MARK, READERS, START, Reader
 from llmops_integrations.crewai.translate_more import HIDDEN
 from llmops_integrations.crewai.trees import CrewTrees
@@ -47,6 +48,8 @@ MAX_KEPT: Final = 10_000
 _NS_PER_S: Final = 1_000_000_000
 
 
+#: How a model call ends.
+_CALL_ENDS: Final = ("llm_call_completed", "llm_call_failed")
 FOREVER: Final = 1 << 63
 #: How long what is detached is remembered for events that are still on their way.
 _REMEMBERED_NS: Final = 60 * _NS_PER_S
@@ -55,10 +58,12 @@ _REMEMBERED_NS: Final = 60 * _NS_PER_S
 class Block:
     """A ``with`` block around some runs: what they are told to belong to."""
 
-    __slots__ = ("identity",)
+    __slots__ = ("identity", "refused")
 
     def __init__(self, identity: dict[str, Any]) -> None:
         self.identity = identity
+        #: What a breaker refused in it.
+        self.refused: BaseException | None = None
 
 
 class Watch:
@@ -108,6 +113,9 @@ class Book:
         self.recorder = recorder.in_order(trees)
         #: What is recorded; replaced as a whole, so that handlers read it without a lock.
         self.watches: tuple[Watch, ...] = ()
+        guard = getattr(recorder, "guard", None)
+        #: What the crews used, where the monitor has breakers.
+        self.crews = None if guard is None else Crews(self, guard)
         self._streams: dict[int, None] = {}
         self._hidden: dict[int, int | None] = {}
         #: The trace of each run whose start was seen.
@@ -117,6 +125,31 @@ class Book:
     def watching(self) -> bool:
         """Whether anything is recorded now."""
         return any(watch.until == FOREVER for watch in self.watches)
+
+    @property
+    def records_everything(self) -> bool:
+        """Whether more than crews by name is recorded now."""
+        return any(w.subject is None and w.until == FOREVER for w in self.watches)
+
+    def records(self, crew: Any) -> bool:
+        """Whether a model call that is made here, by an agent of *crew*, is recorded."""
+        if self.records_everything:
+            return True
+        return self.watching and (
+            BLOCK.get() is not None or any(w.is_for(crew) for w in self.watches)
+        )
+
+    @staticmethod
+    def block_here() -> Block | None:
+        """Return the ``with`` block that the caller runs in."""
+        return BLOCK.get()
+
+    def identity_here(self) -> dict[str, Any]:
+        """Return the session, the user and the trace of a run that starts here."""
+        block = BLOCK.get()
+        fields = dict(block.identity) if block is not None else {}
+        self.recorder.add_root_fields(fields)
+        return fields
 
     def watch(self, subject: Any, identity: dict[str, Any]) -> Watch:
         """Record a subject from now on, or everything."""
@@ -141,6 +174,8 @@ class Book:
         parent = reading.run_id_of(event.parent_event_id)
         if what is END:
             started = reading.run_id_of(event.started_event_id)
+            if self.crews is not None and event.type in _CALL_ENDS:
+                self.crews.told(started, fields)
             recorder.end(started or 0, parent, fields, at)
             return
         run_id = reading.run_id_of(event.event_id) or 0
@@ -264,6 +299,7 @@ class Bus:
         self._listeners = 0
         #: Books as a tuple, replaced as a whole: the handlers read it without a lock.
         self._active: tuple[Book, ...] = ()
+        self._hooks = Hooks(lambda: self._active, BLOCK.get)
 
     def book(self, monitor: Monitor) -> Book:
         """Return what is recorded into a monitor, from now on."""
@@ -291,6 +327,7 @@ class Bus:
             self._listeners += 1
             for cls in self._classes:
                 crewai_event_bus.register_handler(cls, self.llmops_handle)
+            self._hooks.place()
 
     def stop(self) -> None:
         """Take the handlers off the bus when nobody listens any more.
@@ -303,6 +340,7 @@ class Bus:
                 return
             for cls in self._classes:
                 crewai_event_bus.off(cls, self.llmops_handle)
+            self._hooks.remove()
 
     @property
     def books(self) -> tuple[Book, ...]:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from llmops_core import ConfigError, Monitor, default_monitor
+from llmops_integrations.crewai.breaking import blocked
 from llmops_integrations.crewai.listener import BLOCK, Block, Watch, bus
 
 __all__ = ["CrewListener", "monitor_crew"]
@@ -93,6 +94,8 @@ class CrewListener:
             )
         if not self._tokens:
             self.detach()
+        if block.refused is not None and blocked(error):
+            raise block.refused from error
 
     def __repr__(self) -> str:
         what = "everything" if self._subject is None else type(self._subject).__name__

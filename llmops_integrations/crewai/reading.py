@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from llmops_core.freeze.freezer import Fields, Message
 
 __all__ = [
+    "BLOCKED",
     "MAX_TEXT",
     "Said",
     "class_name",
@@ -25,6 +26,8 @@ __all__ = [
     "text",
 ]
 
+#: What CrewAI says where a hook refused a model call.
+BLOCKED: Final = "LLM call blocked by before_llm_call hook"
 MAX_TEXT: Final = 1_000  # characters of a name or an attribute
 MAX_ARGUMENTS: Final = 100_000  # characters of a tool call's arguments that are parsed
 MAX_MESSAGES: Final = 2_000
@@ -75,7 +78,10 @@ def error_fields(error: Any, default: str) -> dict[str, Any]:
     """
     if isinstance(error, BaseException):
         kind, message = describe_error(error)
-        return {"outcome": "error", "error_type": kind, "error_message": message}
+        fields = {"outcome": "error", "error_type": kind, "error_message": message}
+        if message == BLOCKED:  # by a hook of somebody's: if ours, a breaker's type comes along
+            fields["_untyped"] = message
+        return fields
     message = error[:MAX_TEXT] if type(error) is str else ""
     return {
         "outcome": "error",

@@ -67,6 +67,13 @@ class Guard:
         self._stopped: dict[str, int] = {}
         self._refused = 0
         self._window_ns = int(breakers.window_seconds * _NS)
+        # Read at each call: an attribute of one's own is nearer.
+        self._seconds, self._fan_out = breakers.seconds, breakers.fan_out
+        self._ping_pong, self._calls, self._tokens = (
+            breakers.ping_pong,
+            breakers.calls,
+            breakers.tokens,
+        )
         told = breakers.limits
         #: Which scopes have a budget: name, tokens, calls.
         self._budgets = tuple(
@@ -215,10 +222,10 @@ class Guard:
         return Tally(self.clock_ns(), f"{run_id:032x}")
 
     def _is_over(self, node: Node, fields: dict[str, Any]) -> bool:
-        tally, limits = node.tally, self.breakers
-        if tally.stopped or self._is_out_of_time(tally):
+        tally = node.tally
+        if tally.stopped or (self._seconds is not None and self._is_out_of_time(tally)):
             return True
-        parent, most = node.parent, limits.fan_out
+        parent, most = node.parent, self._fan_out
         if parent is not None:
             node.counted = True
             parent.children += 1
@@ -226,7 +233,7 @@ class Guard:
                 at_once = max(parent.children, parent.in_step(fields))
                 if at_once > most:
                     return self.stop(tally, "run", "fan_out", most, at_once)
-        turns = limits.ping_pong
+        turns = self._ping_pong
         if turns is not None and self._is_ping_pong(node, turns):
             return self.stop(tally, "run", "ping_pong", turns, turns)
         return node.kind == "llm" and self._is_over_budget(tally)
@@ -237,11 +244,11 @@ class Guard:
             return model_started(node, turns)
         if node.kind == "agent":
             return agent_started(node, turns)
-        parent = node.parent
-        return parent is not None and node.name in parent.asked and agent_started(node, turns)
+        asked_here = node.parent.asked if node.parent is not None else None
+        return asked_here is not None and node.name in asked_here and agent_started(node, turns)
 
     def _is_out_of_time(self, tally: Tally) -> bool:
-        limit = self.breakers.seconds
+        limit = self._seconds
         if limit is None:
             return False
         used = (self.clock_ns() - tally.since_ns) / _NS
@@ -249,19 +256,22 @@ class Guard:
 
     def _is_over_budget(self, tally: Tally) -> bool:
         """Whether a model call would be over a budget; if not, it is counted."""
-        limits = self.breakers
-        if limits.calls is not None and tally.calls >= limits.calls:
-            return self.stop(tally, "run", "calls", limits.calls, tally.calls)
-        if limits.tokens is not None and tally.tokens >= limits.tokens:
-            return self.stop(tally, "run", "tokens", limits.tokens, tally.tokens)
+        calls, tokens = self._calls, self._tokens
+        if calls is not None and tally.calls >= calls:
+            return self.stop(tally, "run", "calls", calls, tally.calls)
+        if tokens is not None and tally.tokens >= tokens:
+            return self.stop(tally, "run", "tokens", tokens, tally.tokens)
+        if not self._budgets:
+            tally.calls += 1
+            return False
         counts = [(b, self._count(b[0], tally)) for b in self._budgets]
-        for (scope, tokens, calls), count in counts:
+        for (scope, most_tokens, most_calls), count in counts:
             if count is None:
                 continue
-            if calls is not None and count.calls >= calls:
-                return self.stop(tally, scope, "calls", calls, count.calls)
-            if tokens is not None and count.tokens >= tokens:
-                return self.stop(tally, scope, "tokens", tokens, count.tokens)
+            if most_calls is not None and count.calls >= most_calls:
+                return self.stop(tally, scope, "calls", most_calls, count.calls)
+            if most_tokens is not None and count.tokens >= most_tokens:
+                return self.stop(tally, scope, "tokens", most_tokens, count.tokens)
         tally.calls += 1
         for _, count in counts:
             if count is not None:

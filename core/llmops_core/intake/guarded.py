@@ -35,7 +35,7 @@ class GuardedRecorder(Recorder):
         if parent_run_id is None:
             self.add_root_fields(fields)  # whose run it is decides which budgets hold
         tally = self.guard.started(run_id, parent_run_id, fields, promotable)
-        told: dict[str, Any] = {name: fields[name] for name in ("kind", "name") if name in fields}
+        kind, name = fields.get("kind"), fields.get("name")
         trace = super().start(run_id, parent_run_id, fields, promotable)
         if trace is not None:
             mine = self.guard.tally_of(run_id)
@@ -43,7 +43,7 @@ class GuardedRecorder(Recorder):
                 mine.trace = trace
         if tally is not None:
             error = self.guard.error(tally)
-            self.end(run_id, parent_run_id, {**told, **refused_fields(error)})
+            self.end(run_id, parent_run_id, {"kind": kind, "name": name, **refused_fields(error)})
             raise error
         return trace
 

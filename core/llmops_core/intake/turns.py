@@ -40,22 +40,24 @@ class Node:
         self.counted = False
         #: Nodes of a graph that started in one step.
         self.step: int | None = None
-        self.steps: set[Any] = set()
+        self.steps: set[Any] | None = None
         #: Agents that started below it, in order; the last few.
-        self.turns: list[str] = []
+        self.turns: list[str] | None = None
         self.took_turn = False
         #: Who was asked to take over.
-        self.asked: set[str] = set()
+        self.asked: set[str] | None = None
 
     def in_step(self, fields: dict[str, Any]) -> int:
         """Return how many nodes of this graph started in the step of one that starts."""
         step, key = fields.get("step"), fields.get("_retry_key")
         if type(step) is not int or key is None:
             return 0
-        if step != self.step:
-            self.step, self.steps = step, set()
-        self.steps.add(key)
-        return len(self.steps)
+        steps = self.steps
+        if steps is None or step != self.step:
+            self.step, self.steps = step, {key}
+            return 1
+        steps.add(key)
+        return len(steps)
 
 
 def is_ping_pong(turns: list[str], name: str, most: int) -> bool:
@@ -82,6 +84,8 @@ def asked(node: Node, target: str, most: int) -> None:
     parent = node.parent
     if parent is None:
         return
+    if parent.asked is None:
+        parent.asked = set()
     if len(parent.asked) < _MAX_ASKED:
         parent.asked.add(target)
     if node.kind in ("task", "agent"):
@@ -103,6 +107,8 @@ def _took_turn(node: Node, most: int) -> bool:
     if node.took_turn or node.parent is None:
         return False
     node.took_turn = True
+    if node.parent.turns is None:
+        node.parent.turns = []
     return is_ping_pong(node.parent.turns, node.name, most)
 
 
