@@ -12,6 +12,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 NEEDS = {
+    "breakers": ("langgraph",),
     "fastapi_sessions": ("langgraph", "fastapi", "httpx"),
     "fastapi_tenants": ("langgraph", "fastapi", "httpx"),
     "instrumented_workers": ("langchain_core",),
@@ -20,6 +21,11 @@ NEEDS = {
 }
 
 SAYS = {
+    "breakers": [
+        "stopped by ping_pong of the run",
+        "stopped by calls of the user",
+        "task critic [critic] error llmops_core.BreakerTripped",
+    ],
     "fastapi_sessions": ["0 3 agent 3 llm 3 workflow", "19 3 agent 3 llm 3 workflow"],
     "fastapi_tenants": [
         "acme 5 agent 5 llm 10 workflow",
