@@ -44,9 +44,7 @@ def main() -> None:
         graph = monitor_graph(build_graph(), monitor=monitor)
         for question in ("Where to?", "And now?"):
             try:
-                graph.invoke(
-                    {"messages": [("user", question)]}, {"metadata": {"user_id": "ann"}}
-                )
+                graph.invoke({"messages": [("user", question)]}, {"metadata": {"user_id": "ann"}})
             except BreakerTripped as stopped:
                 print(f"stopped by {stopped.limit} of the {stopped.scope}: {stopped.found}")
         monitor.flush()
