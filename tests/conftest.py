@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 
 from clickhouse_server import clickhouse_server, clickhouse_url
+from object_store import s3_server, s3_url
 from servers import (
     mysql_empty,
     mysql_server,
@@ -32,6 +33,8 @@ __all__ = [  # fixtures
     "mysql_url",
     "postgres_server",
     "postgres_url",
+    "s3_server",
+    "s3_url",
 ]
 
 # Keys and journals of the tests lie in a folder of their own, never in the user's.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +12,9 @@ from llmops_core.cli.options import JsonOption, StorageOption
 
 if TYPE_CHECKING:
     from llmops_core.storage.parquet.compaction import CompactionReport, Compactor
+    from llmops_core.storage.parquet.mirror import RemoteCompactor
+
+    AnyCompactor = Compactor | RemoteCompactor
 
 __all__ = ["compact"]
 
@@ -51,30 +53,33 @@ def compact(
         raise typer.Exit(1)
 
 
-def _compactor(url: str, today: bool, grace: float | None) -> Compactor:
+def _compactor(url: str, today: bool, grace: float | None) -> AnyCompactor:
     from llmops_core.cli.console import check_written, masked
     from llmops_core.errors import ConfigError
     from llmops_core.parts import make_storage
     from llmops_core.plugins import PluginHost
     from llmops_core.schema import import_arrow
-    from llmops_core.storage.parquet.compaction import GRACE_SECONDS, Compactor
+    from llmops_core.storage.parquet.compaction import GRACE_SECONDS
 
     check_written(url)
     storage = make_storage(PluginHost(), url)
-    folder = getattr(storage, "folder", None)
-    if not hasattr(storage, "compaction") or not isinstance(folder, Path):
+    make = getattr(storage, "compactor", None)
+    if make is None:
         raise ConfigError(
             f"storage {masked(url)!r} has no files to merge",
-            "expected a Parquet folder",
+            "expected Parquet, in a folder or in an object store",
             "write `llmops compact parquet:./llmops_data`",
         )
     if grace is not None and not 1 <= grace <= 86_400:
         raise ConfigError(f"--grace {grace:g}", "expected seconds from 1 to 86,400")
     import_arrow()
-    return Compactor(folder, today=today, grace_seconds=GRACE_SECONDS if grace is None else grace)
+    compactor: AnyCompactor = make(
+        today=today, grace_seconds=GRACE_SECONDS if grace is None else grace
+    )
+    return compactor
 
 
-def _run(compactor: Compactor, *, quiet: bool) -> CompactionReport:
+def _run(compactor: AnyCompactor, *, quiet: bool) -> CompactionReport:
     """Run the steps, and tell a person who watches how far they are."""
     shown, told = not quiet and sys.stderr.isatty(), ""
     for wait in compactor.steps():

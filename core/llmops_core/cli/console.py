@@ -102,7 +102,9 @@ def check_written(url: str) -> None:
 def nothing_written(url: str) -> bool:
     """Whether the URL names a Parquet folder that is not there."""
     scheme, _, folder = url.partition(":")
-    return scheme == "parquet" and not Path(folder.removeprefix("//")).exists()
+    if scheme != "parquet" or "://" in folder:
+        return False
+    return not Path(folder.removeprefix("//")).exists()
 
 
 def iso(micros: int | None) -> str | None:

@@ -93,14 +93,15 @@ def compile_query(
 
 
 def boundary(
-    query: SpanQuery, files: Sequence[str] = (), *, clean: bool = False
+    query: SpanQuery, files: Sequence[str] = (), *, clean: bool = False, wide: bool = False
 ) -> Statement | None:
     """Compile the search for the last value of the first order column that the page can hold.
 
     A page has few rows, each with long texts. Finding that value first reads two or three narrow
-    columns, and with it as a filter the texts of all other rows stay unread.
+    columns, and with it as a filter the texts of all other rows stay unread. *wide* says that the
+    rows of ``tail`` are read from afar too.
     """
-    if query.is_grouped or query.limit is None or not files:
+    if query.is_grouped or query.limit is None or not (files or wide):
         return None
     statement = Statement(files, clean=clean)
     first = query.effective_order[0]

@@ -10,9 +10,11 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from llmops_core.errors import QueryError, StorageError
 from llmops_core.forking import renew_after_fork
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-__all__ = ["Cancellation", "DuckEngine", "EngineError", "UnreadableDataError", "run_query"]
+__all__ = ["Cancellation", "DuckEngine", "EngineError", "Scan", "UnreadableDataError", "run_query"]
+
+#: Gives the rows for a query, and for one more filter, as something that pyarrow can read.
+Scan = Callable[[SpanQuery, "Filter | None"], Any]
 
 QUERY_SECONDS: Final = 60.0
 MEMORY: Final = "2GB"
@@ -115,13 +120,33 @@ class DuckEngine:
         Raises ``EngineError`` if DuckDB does not run it to its end within the time limit, and
         ``QueryError`` on a value that no column can hold.
         """
-        cancellation = cancellation or Cancellation()
+        return self._run(query, lambda _, __: tail, files, cancellation or Cancellation())
+
+    def run_over(self, query: SpanQuery, scan: Scan, cancellation: Cancellation) -> pa.Table:
+        """Answer a query over rows that lie where DuckDB itself may not go.
+
+        *scan* is called with a query and with one more filter, and returns something of pyarrow's
+        that can be read more than once. It has the columns that :func:`columns_of` names and at
+        least the rows that both select; DuckDB selects again.
+        """
+        return self._run(query, scan, (), cancellation, wide=True)
+
+    def _run(
+        self,
+        query: SpanQuery,
+        scan: Scan,
+        files: Sequence[str],
+        cancellation: Cancellation,
+        *,
+        wide: bool = False,
+    ) -> pa.Table:
         bound = None
-        search = boundary(query, files, clean=self._clean)
+        search = boundary(query, files, clean=self._clean, wide=wide)
         if search is not None:
-            bound = _bound(query, self.execute(search, tail, cancellation))
+            narrow = msgspec.structs.replace(query, columns=("span_id",))
+            bound = _bound(query, self.execute(search, scan(narrow, None), cancellation))
         statement = compile_query(query, files, bound=bound, clean=self._clean)
-        table = self.execute(statement, tail, cancellation)
+        table = self.execute(statement, scan(query, bound), cancellation)
         try:
             return shape(table, query)
         except (ValueError, ArithmeticError) as error:  # pyarrow's errors are ValueErrors
@@ -139,7 +164,7 @@ class DuckEngine:
             return False
         return True
 
-    def execute(self, statement: Statement, tail: pa.Table, cancellation: Cancellation) -> pa.Table:
+    def execute(self, statement: Statement, tail: Any, cancellation: Cancellation) -> pa.Table:
         """Run one SELECT over ``tail`` and files of the folder; anything else is refused."""
         import duckdb
 
@@ -185,10 +210,12 @@ class DuckEngine:
             return cursor
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def _plain(table: Any) -> Any:
     """Decode dictionaries: DuckDB 1.4 crashes the process when it sorts rows with empty ones."""
     import pyarrow as pa
 
+    if not isinstance(table, pa.Table):  # a scan, which has none
+        return table
     if not any(pa.types.is_dictionary(kind) for kind in table.schema.types):
         return table
     fields = [

@@ -90,7 +90,10 @@ class CompactionReport(msgspec.Struct):
 
 
 class Compactor:
-    """One compaction of a folder. Run it with :meth:`run`, or a step at a time with :meth:`steps`."""
+    """One compaction of a folder. Run it with :meth:`run`, or a step at a time with :meth:`steps`.
+
+    *alone* says that nobody else reads this folder, so nothing has to be kept for a while.
+    """
 
     def __init__(
         self,
@@ -100,11 +103,12 @@ class Compactor:
         grace_seconds: float = GRACE_SECONDS,
         closed_seconds: float = CLOSED_SECONDS,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        alone: bool = False,
     ) -> None:
         self.folder = folder
         self.report = CompactionReport()
         self._today = today
-        self._grace = max(LEAST_GRACE_SECONDS, grace_seconds)
+        self._grace = 0.0 if alone else max(LEAST_GRACE_SECONDS, grace_seconds)
         self._closed_seconds = closed_seconds
         self._limits = limits
         self._lock = CompactorLock(folder)

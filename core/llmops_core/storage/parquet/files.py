@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,6 +24,7 @@ from llmops_core.schema import COLUMNS, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import fs
 
 __all__ = [
     "LOCK_NAME",
@@ -32,10 +33,12 @@ __all__ = [
     "day_of",
     "days",
     "file_name",
+    "is_day",
     "is_readable",
     "list_day",
     "list_files",
     "make_folder",
+    "named_files",
     "sweep_compacted",
     "sweep_temporary",
     "sync_folder",
@@ -108,6 +111,11 @@ def compacted_name() -> str:
     return f"events_compacted_{time.time_ns() // 1_000_000:011x}{secrets.token_hex(4)}.parquet"
 
 
+def is_day(name: str) -> bool:
+    """Whether a folder of that name holds the spans of a day."""
+    return _DAY.fullmatch(name) is not None
+
+
 def days(folder: Path) -> list[str]:
     """Return the names of the day folders, oldest first."""
     found = (e.name for e in _entries(folder) if e.is_dir(follow_symlinks=False))
@@ -139,15 +147,23 @@ def list_day(folder: Path) -> list[RangeFile]:
         entries = list(_entries(folder))
         if time.monotonic() - began < _SLOW_SCAN_SECONDS:
             break
+    # No links: what they point to may lie outside of the folder.
+    return named_files(
+        (entry.path for entry in entries if entry.is_file(follow_symlinks=False)), folder.name
+    )
+
+
+def named_files(paths: Iterable[str], day: str) -> list[RangeFile]:
+    """Return those of the paths of one day that are named as ours, in order."""
     found = []
-    for entry in entries:
-        match = _NAME.fullmatch(entry.name)
-        # No links: what they point to may lie outside of the folder.
-        if match and entry.is_file(follow_symlinks=False):
+    for path in paths:
+        name = path.rpartition("/")[2]
+        match = _NAME.fullmatch(name)
+        if match:
             writer, first, last = match.groups()
-            found.append(RangeFile(entry.path, folder.name, writer, int(first), int(last)))
-        elif _COMPACTED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-            found.append(RangeFile(entry.path, folder.name, "compacted", 0, 0))
+            found.append(RangeFile(path, day, writer, int(first), int(last)))
+        elif _COMPACTED.fullmatch(name):
+            found.append(RangeFile(path, day, "compacted", 0, 0))
     return sorted(found, key=lambda f: (f.writer, f.first, f.path))
 
 
@@ -195,13 +211,13 @@ def sweep_compacted(folder: Path) -> int:
     return swept
 
 
-def is_readable(path: str) -> bool:
+def is_readable(path: str, filesystem: fs.FileSystem | None = None) -> bool:
     """Whether a file's footer can be read, is within limits and has our columns' types."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(path, filesystem=filesystem)
         if metadata.num_columns > _MAX_COLUMNS or metadata.num_rows > _MAX_ROWS:
             return False
         groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))

@@ -158,7 +158,7 @@ def merge(
 
 
 def _options(rows: int) -> dict[str, Any]:
-    from llmops_core.storage.parquet.storage import write_options
+    from llmops_core.storage.parquet.writing import write_options
 
     return {**write_options(rows), "compression_level": _ZSTD_LEVEL}
 

@@ -49,15 +49,25 @@ Snapshot = Callable[[int | None], "tuple[pa.Table, list[RangeFile]]"]
 
 
 class Rewriter:
-    """Deletes or replaces spans, once. Blocks; *snapshot* gives the tail and the visible files."""
+    """Deletes or replaces spans, once. Blocks; *snapshot* gives the tail and the visible files.
+
+    *alone* says that nobody else reads this folder.
+    """
 
     def __init__(
-        self, folder: Path, engine: DuckEngine, snapshot: Snapshot, compacted: CompactedFiles
+        self,
+        folder: Path,
+        engine: DuckEngine,
+        snapshot: Snapshot,
+        compacted: CompactedFiles,
+        *,
+        alone: bool = False,
     ) -> None:
         self._folder = folder
         self._engine = engine
         self._snapshot = snapshot
         self._compacted = compacted
+        self._grace = 0.0 if alone else LEAST_GRACE_SECONDS
 
     def delete(self, query: SpanQuery) -> int:
         """Delete what *query* selects; return how many spans that were."""
@@ -87,7 +97,7 @@ class Rewriter:
                     old += [file.path] if rewritten else []
             if old:
                 # A listing that began before a new file came may still lead to the old one.
-                time.sleep(LEAST_GRACE_SECONDS)
+                time.sleep(self._grace)
             for path in old:
                 Path(path).unlink(missing_ok=True)
             for folder in {Path(path).parent for path in old}:
@@ -157,7 +167,7 @@ class Rewriter:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from llmops_core.storage.parquet.storage import write_options
+        from llmops_core.storage.parquet.writing import write_options
 
         folder = self._folder / day
         make_folder(folder)

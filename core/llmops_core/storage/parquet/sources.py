@@ -8,12 +8,15 @@ never change, so a footer is read once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llmops_core.journal.ranges import Ranges
 from llmops_core.storage.parquet.files import RangeFile, list_day
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 __all__ = ["SOURCES_KEY", "CompactedFiles", "Sources", "StoredRanges", "joined"]
 
@@ -58,9 +61,18 @@ def joined(files: Iterable[RangeFile], compacted: Iterable[Sources]) -> Sources:
 
 
 class CompactedFiles:
-    """Reads what compacted files replace, and remembers it. Safe from several threads."""
+    """Reads what compacted files replace, and remembers it. Safe from several threads.
 
-    def __init__(self) -> None:
+    *filesystem* is where the files are, this machine's own if it is None; *listing* lists a day.
+    """
+
+    def __init__(
+        self,
+        filesystem: fs.FileSystem | None = None,
+        listing: Callable[[Path], list[RangeFile]] = list_day,
+    ) -> None:
+        self._filesystem = filesystem
+        self._listing = listing
         self._known: dict[str, Sources] = {}
 
     def sources(self, path: str) -> Sources | None:
@@ -70,7 +82,7 @@ class CompactedFiles:
         """
         known = self._known.get(path)
         if known is None:
-            known = _read(path)
+            known = _read(path, self._filesystem)
             if known is None:
                 return None
             if len(self._known) >= _MOST_CACHED:
@@ -99,7 +111,7 @@ class CompactedFiles:
         """Return the numbers of a writer that compacted files of the day speak for."""
         while True:
             try:
-                found = [self.sources(f.path) for f in list_day(day) if f.compacted]
+                found = [self.sources(f.path) for f in self._listing(day) if f.compacted]
             except FileNotFoundError:
                 continue  # compacted anew since it was listed
             known = [s.ranges[writer] for s in found if s is not None and writer in s.ranges]
@@ -137,12 +149,12 @@ def _holds(ranges: Ranges, first: int, last: int) -> bool:
     return len(ranges.within(first, last)) == last - first + 1
 
 
-def _read(path: str) -> Sources | None:
+def _read(path: str, filesystem: fs.FileSystem | None) -> Sources | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        noted = (pq.read_metadata(path).metadata or {}).get(SOURCES_KEY)
+        noted = (pq.read_metadata(path, filesystem=filesystem).metadata or {}).get(SOURCES_KEY)
         return None if noted is None else _decode(json.loads(noted))
     except FileNotFoundError:
         raise

@@ -8,27 +8,24 @@ the tails of the journals beside them.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from llmops_core.errors import ConfigError, StorageError
 from llmops_core.forking import renew_after_fork
 from llmops_core.hookspecs import hookimpl
-from llmops_core.journal.ranges import Ranges
 from llmops_core.query import SpanQuery, check_selection
 from llmops_core.query.duckdb_engine import Cancellation, DuckEngine, UnreadableDataError
-from llmops_core.schema import COLUMNS
 from llmops_core.storable import storable
 from llmops_core.storage.parquet.files import (
     RangeFile,
-    day_of,
     file_name,
     is_readable,
     list_files,
@@ -40,31 +37,24 @@ from llmops_core.storage.parquet.files import (
 from llmops_core.storage.parquet.lock import writing
 from llmops_core.storage.parquet.sources import CompactedFiles, StoredRanges
 from llmops_core.storage.parquet.tail import JournalTails
+from llmops_core.storage.parquet.writing import days_of, table_of, write_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from llmops_core.batch import SpanBatch
     from llmops_core.plugins import Registry
+    from llmops_core.protocols import Storage
     from llmops_core.storage.parquet.compaction import Compactor
     from llmops_core.storage.parquet.rewriting import Rewriter
 
-__all__ = ["ParquetStorage", "write_options"]
+__all__ = ["ParquetStorage"]
 
 _log: Final = logging.getLogger("llmops")
-_FAMILY: Final = ("trace_id", "start_time")
-_GROUP_ROWS: Final = 20_000
-_GROUP_BYTES: Final = 256 * 1024 * 1024
 _TRIES: Final = 4
+_STORE: Final = re.compile(r"[a-z][a-z0-9+]*://")
 #: How often a query starts again because a file was replaced by a compaction since it was listed.
 _MOST_MOVES: Final = 50
-# Few different values, so they are stored once a row group; and the keys of the two maps.
-_REPEATED: Final = [
-    *(c.name for c in COLUMNS if c.type == "enum"),
-    *("trace_id", "parent_id", "agent_span_id", "session_id", "thread_id", "user_id", "project"),
-    *("name", "agent", "target_agent", "error_type"),
-    *("attributes.key_value.key", "measurements.key_value.key"),
-]
 
 
 class ParquetStorage:
@@ -133,7 +123,7 @@ class ParquetStorage:
             return
         name = file_name(batch.writer_id, batch.first_seq, batch.last_seq)
         batch = storable(batch)
-        days = _days(batch)
+        days = days_of(batch)
         make_folder(self.folder)
         with writing(self.folder):
             for day, rows in sorted(days.items()):
@@ -142,13 +132,10 @@ class ParquetStorage:
                 if path.exists():
                     continue
                 held = self._compacted.held(self.folder / day, batch.writer_id)
-                kept = _without(batch, rows, held)
-                if not len(kept):
-                    continue
-                whole = len(kept) == len(batch)
-                table = batch.arrow if whole else batch.arrow.take(list(kept))
-                make_folder(path.parent)
-                _write_file(path, table.replace_schema_metadata(_metadata(batch, table)))
+                table = table_of(batch, rows, held)
+                if table is not None:
+                    make_folder(path.parent)
+                    _write_file(path, table)
 
     async def query(self, query: SpanQuery) -> pa.Table:
         """Answer a query over the files and the journals' tails.
@@ -197,6 +184,12 @@ class ParquetStorage:
         from llmops_core.storage.parquet.compaction import IDLE_LIMITS, Compactor
 
         return Compactor(self.folder, limits=IDLE_LIMITS)
+
+    def compactor(self, *, today: bool, grace_seconds: float) -> Compactor:
+        """Return a compaction for ``llmops compact``."""
+        from llmops_core.storage.parquet.compaction import Compactor
+
+        return Compactor(self.folder, today=today, grace_seconds=grace_seconds)
 
     async def close(self) -> None:
         """Stop running queries and drop DuckDB's connection."""
@@ -265,32 +258,9 @@ class ParquetStorage:
         return False
 
 
-def _days(batch: SpanBatch) -> dict[str, Sequence[int]]:
-    """Return the places of the spans that end on each UTC day."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    ends = batch.column("end_time").cast(pa.int64())
-    first, last = map(day_of, pc.min_max(ends).as_py().values())
-    if first == last:
-        return {first: range(len(batch))}
-    days: dict[str, list[int]] = {}
-    for at, end in enumerate(ends.to_pylist()):
-        days.setdefault(day_of(end), []).append(at)
-    return dict(days)
-
-
 def _any_of(selection: SpanQuery) -> SpanQuery:
     """Ask for one of the selected spans; by the way, files that cannot be read are left out."""
     return msgspec.structs.replace(selection, columns=("span_id",), limit=1)
-
-
-def _without(batch: SpanBatch, rows: Sequence[int], held: Ranges) -> Sequence[int]:
-    """Leave out of the places *rows* those of spans that a compacted file speaks for."""
-    if not len(held.within(batch.first_seq, batch.last_seq)):
-        return rows
-    seqs = batch.seqs()
-    return [at for at in rows if (seqs[at] or 0) not in held]
 
 
 def _state(path: str) -> tuple[int, int] | None:
@@ -323,26 +293,15 @@ def _check_writable(folder: Path) -> None:
         )
 
 
-def _metadata(batch: SpanBatch, table: pa.Table) -> dict[bytes | str, bytes | str]:
-    """Return the file's notes: the schema's version and the range that it comes from."""
-    source = f"{batch.writer_id}:{batch.first_seq}-{batch.last_seq}"
-    return {**(table.schema.metadata or {}), "llmops.source": source}
-
-
 def _write_file(path: Path, table: pa.Table) -> None:
     """Write beside the final name, then rename: a reader sees the whole file or none."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     temporary = path.parent / temporary_name(path.name)
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
-        with (
-            pa.OSFile(str(temporary), "wb") as file,
-            pq.ParquetWriter(file, table.schema, **write_options(table.num_rows)) as writer,
-        ):
-            for group in _groups(table):
-                writer.write_table(group, row_group_size=_GROUP_ROWS)
+        with pa.OSFile(str(temporary), "wb") as file:
+            write_parquet(table, file)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.rename(path)
@@ -352,33 +311,14 @@ def _write_file(path: Path, table: pa.Table) -> None:
     sync_folder(path.parent)
 
 
-def _groups(table: pa.Table) -> list[pa.Table]:
-    """Cut into row groups in order of time, each sorted by trace: repeated histories compress."""
-    average = max(1, table.nbytes // table.num_rows)
-    rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // average))
-    order = [(name, "ascending") for name in _FAMILY]
-    return [table.slice(at, rows).sort_by(order) for at in range(0, table.num_rows, rows)]
-
-
-def write_options(rows: int) -> dict[str, Any]:
-    """Return how a file is written whose row groups have up to *rows* rows."""
-    import pyarrow.parquet as pq
-
-    options: dict[str, Any] = {
-        "compression": "zstd",
-        "compression_level": 1,
-        "use_dictionary": _REPEATED,
-        "data_page_size": 64 * 1024,
-    }
-    if "bloom_filter_options" in inspect.signature(pq.ParquetWriter.__init__).parameters:
-        bloom = {"ndv": max(1, min(rows, _GROUP_ROWS)), "fpp": 0.01}
-        options["bloom_filter_options"] = {"trace_id": bloom, "span_id": bloom}
-    return options
-
-
-def _make(url: str) -> ParquetStorage:
-    """Make the storage of ``parquet:./folder``, ``parquet:/folder`` or ``parquet:///folder``."""
+def _make(url: str) -> Storage:
+    """Make the storage of ``parquet:./folder``, ``parquet:/folder`` or ``parquet:s3://bucket``."""
     path = url.partition(":")[2]
+    if _STORE.match(path):
+        from llmops_core.storage.parquet.place import PlaceUrl
+        from llmops_core.storage.parquet.remote import RemoteParquetStorage
+
+        return RemoteParquetStorage(PlaceUrl(path))
     if path.startswith("//"):
         path = path[2:]
         if not path.startswith("/"):
