@@ -28,12 +28,19 @@ def _at(fixture: str) -> Callable[[pytest.FixtureRequest], object]:
     return lambda request: PluginHost().storage(request.getfixturevalue(fixture))
 
 
+def _s3(request: pytest.FixtureRequest) -> object:
+    storage = PluginHost().storage(request.getfixturevalue("s3_url"))
+    storage.grace_seconds = 0.0  # nobody else reads it
+    return storage
+
+
 STORAGES: Final[dict[str, Callable[[pytest.FixtureRequest], object]]] = {
     "memory": _memory,
     "parquet": _parquet,
     "postgres": _at("postgres_url"),
     "mysql": _at("mysql_url"),
     "clickhouse": _at("clickhouse_url"),
+    "s3": _s3,
 }
 
 

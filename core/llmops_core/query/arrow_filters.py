@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llmops_core.query.answers import checked_value, column_type
 from llmops_core.query.description import Filter, SpanQuery
 from llmops_core.schema import COLUMN_NAMES, COLUMNS
+from llmops_core.storable import clean_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,4 +116,6 @@ def _scalar(column: str, value: Any) -> pa.Scalar:
 
 def _bare(column: str, value: Any) -> Any:
     value = checked_value(column, value)
+    if isinstance(value, str):
+        return clean_text(value)  # as storing it made of it
     return int(value) if column_type(column) == "int" else value
