@@ -41,12 +41,20 @@ class Worker:
         self._failed = failed
         self._thread: threading.Thread | None = None
         self._reviving = threading.Lock()
+        #: Not alive yet, but not gone either: the watchdog may look just then.
+        self._starting = False
 
     def start(self) -> None:
         """Start the thread. Raises ``RuntimeError`` where none can be started."""
-        # Known before it runs: whoever is interrupted while it starts must not start a second one.
-        self._thread = threading.Thread(target=self._run, name=f"llmops-{self.name}", daemon=True)
-        self._thread.start()
+        self._starting = True
+        try:
+            # Known before it runs: whoever is interrupted while it starts must not start a second.
+            self._thread = threading.Thread(
+                target=self._run, name=f"llmops-{self.name}", daemon=True
+            )
+            self._thread.start()
+        finally:
+            self._starting = False
 
     def is_alive(self) -> bool:
         """Whether the thread runs."""
@@ -59,7 +67,7 @@ class Worker:
 
     def revive(self) -> bool:
         """Start a new thread if this one is gone before its time; say whether that was so."""
-        if self.done or self._thread is None or self._thread.is_alive():
+        if self.done or self._starting or self._thread is None or self._thread.is_alive():
             return False
         if not self._reviving.acquire(blocking=False):
             return False  # somebody else is at it

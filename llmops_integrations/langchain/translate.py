@@ -34,6 +34,8 @@ _OUTCOMES: Final[Mapping[tuple[str, str], str]] = {
     ("asyncio", "CancelledError"): "cancelled",
     ("concurrent", "CancelledError"): "cancelled",
     ("builtins", "KeyboardInterrupt"): "cancelled",
+    ("trio", "Cancelled"): "cancelled",
+    ("greenlet", "GreenletExit"): "cancelled",
     ("builtins", "GeneratorExit"): "abandoned",
     ("llmops_core", "Interrupted"): "interrupted",
 }

@@ -180,3 +180,21 @@ def test_a_defect_that_repeats_takes_no_whole_core() -> None:
     worker.done = True
     worker.join(10)
     assert 1 <= len(failures) <= 20
+
+
+def test_a_worker_that_is_being_started_is_not_taken_for_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker("new", lambda: True, lambda error: None)
+    looked: list[bool] = []
+    start = threading.Thread.start
+
+    def look_and_start(thread: threading.Thread) -> None:
+        looked.append(worker.revive())
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", look_and_start)
+    worker.start()
+    worker.join(30)
+    assert looked == [False]
+    assert (worker.restarts, worker.done) == (0, True)

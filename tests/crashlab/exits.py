@@ -267,22 +267,40 @@ def frozen(python: str, version: str, calls: int, seconds: float) -> Row:
 
 # ---- event loops ----
 
+#: Packages that bring a loop of their own or change the one that there is.
+LOOPS: Final = ("asyncio", "uvloop", "nest_asyncio", "anyio", "trio", "gevent")
 
-def loops(python: str, version: str) -> Row:
-    """Run many event loops in one program: each run is there once, with the outcome that it had."""
+
+def loops(python: str, version: str, sort: str) -> Row:
+    """Run many event loops in one program: each run is there once, where it belongs, as it ended."""
+    scenario = f"event loops: {sort}"
     with tempfile.TemporaryDirectory() as folder:
         url = f"parquet:{folder}/data"
         # Not with -X dev: asyncio then tells of each step that a busy machine makes slow.
-        command = [python, str(HERE / "exits_loops.py"), url]
+        command = [python, str(HERE / "exits_loops.py"), url, sort]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode or done.stderr:
-            return Row("exits", "event loops", version, False, done.stderr[-1500:])
+            return Row("exits", scenario, version, False, done.stderr[-1500:])
         expected = json.loads(done.stdout)["expected"]
         with open_storage(url) as storage:
-            rows = storage.query(columns=["name", "outcome"]).to_pylist()
-    found = collections.Counter(f"{row['name']} {row['outcome']}" for row in rows)
+            columns = ["span_id", "parent_id", "name", "outcome"]
+            rows = storage.query(columns=columns).to_pylist()
+    names = {row["span_id"]: row["name"] for row in rows}
+    found = collections.Counter(
+        f"{row['name']}{_above(names, row['parent_id'])} {row['outcome']}" for row in rows
+    )
     detail = ", ".join(f"{found[name]} of {count} {name}" for name, count in expected.items())
-    return Row("exits", "event loops", version, found == expected, detail)
+    return Row("exits", scenario, version, found == expected, detail)
+
+
+def _above(names: dict[str, str], parent: str | None) -> str:
+    return f" of {names.get(parent)}" if parent is not None else ""
+
+
+def has(python: str, package: str) -> bool:
+    """Whether an interpreter has a package."""
+    code = f"import importlib.util; raise SystemExit(importlib.util.find_spec({package!r}) is None)"
+    return subprocess.run([python, "-c", code], check=False).returncode == 0
 
 
 # ---- interpreters ----
@@ -312,12 +330,13 @@ def interpreters() -> dict[str, str]:
 
 
 def with_core(python: str, folder: Path) -> str:
-    """Return an interpreter that has the core installed; this one has it."""
+    """Return an interpreter that has the core and the loops; this one has them."""
     if python == sys.executable:
         return python
     subprocess.run([python, "-m", "venv", str(folder)], check=True, capture_output=True)
     made = str(folder / "bin" / "python")
-    subprocess.run([made, "-m", "pip", "install", "-q", "-e", str(ROOT)], check=True)
+    loops = [name for name in LOOPS if name != "asyncio"]
+    subprocess.run([made, "-m", "pip", "install", "-q", "-e", str(ROOT), *loops], check=True)
     return made
 
 
@@ -341,5 +360,7 @@ def of_version(python: str, version: str, short: bool) -> Iterator[Row]:
     yield exit_times(python, version, "MONITORED", 5 if short else 50, HEALTHY_MS)
     for mode in DEAD[1:2] if short else DEAD:
         yield exit_times(python, version, mode, 2 if short else 10, DEAD_MS)
-    yield loops(python, version)
+    for sort in LOOPS:
+        if has(python, sort):
+            yield loops(python, version, sort)
     yield frozen(python, version, 3 if short else 20, 0.5 if short else 3)

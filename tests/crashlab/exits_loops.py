@@ -1,58 +1,71 @@
-"""Many event loops in one program, one after the other; ``python exits_loops.py URL``. Prints JSON."""
+"""Many event loops in one program, one after the other; ``python exits_loops.py URL SORT``. Prints JSON.
+
+A sort of loop is one registration: each is a program of its own, as some of them patch all of Python.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
+import importlib
 import json
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
+
+if sys.argv[2:] == ["gevent"]:  # before anything else, as its own documentation says
+    importlib.import_module("gevent.monkey").patch_all()
 
 from llmops_core import Monitor, monitor_llm
 
-RUNS = 200
+__all__ = ["SORTS"]
+
+Work = Callable[[], Coroutine[Any, Any, Any]]
+RUNS: Final = 200
+FEW: Final = 20
+#: What must be installed for a sort → how it is run, with what names a function.
+SORTS: Final[dict[str, Callable[[Any], None]]] = {}
 
 
-def with_uvloop(work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+def sort(name: str) -> Callable[[Any], Any]:
+    """Register a sort of loops by the package that it needs."""
+
+    def register(run: Any) -> Any:
+        SORTS[name] = run
+        return run
+
+    return register
+
+
+async def nothing() -> None:
+    """Return."""
+
+
+@sort("asyncio")
+def _plain(named: Any) -> None:
+    for _ in range(RUNS):
+        asyncio.run(named("asyncio")(nothing)())
+    _cut(asyncio.run, named)
+
+
+@sort("uvloop")
+def _uvloop(named: Any) -> None:
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work())
+    def run(work: Coroutine[Any, Any, Any]) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work)
+
+    for _ in range(FEW):
+        run(named("uvloop")(nothing)())
+    _cut(run, named)
 
 
-def with_trio(work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    import trio
-
-    trio.run(work)
-
-
-def others() -> dict[str, Callable[[Any], None]]:
-    """Return how to run something on the other sorts of loops that are installed."""
-    known = {"uvloop": with_uvloop, "trio": with_trio}
-    return {name: run for name, run in known.items() if importlib.util.find_spec(name)}
-
-
-def main(url: str) -> None:
-    monitor = Monitor(url)
-    expected: dict[str, int] = {}
-
-    def named(name: str, outcome: str = "ok") -> Callable[[Any], Any]:
-        expected[f"{name} {outcome}"] = expected.get(f"{name} {outcome}", 0) + 1
-        return monitor_llm(name, monitor=monitor)
-
-    async def nothing() -> None:
-        """Return."""
+def _cut(run: Callable[[Coroutine[Any, Any, Any]], Any], named: Any) -> None:
+    """Cancel runs, and leave some open when their loop ends."""
 
     async def forever() -> None:
         await asyncio.sleep(3600)
-
-    for _ in range(RUNS):
-        asyncio.run(named("asyncio")(nothing)())
-    for name, run in others().items():
-        for _ in range(20):
-            run(named(name)(nothing))
 
     async def cancel() -> None:
         task = asyncio.ensure_future(named("cancelled", "cancelled")(forever)())
@@ -65,15 +78,89 @@ def main(url: str) -> None:
         left.append(asyncio.ensure_future(named("left", "cancelled")(forever)()))
         await asyncio.sleep(0)
 
-    left: list[Any] = []  # asyncio.run cancels what is left when it closes its loop
-    for _ in range(20):
-        asyncio.run(cancel())
-        asyncio.run(leave_open())
-    complete = monitor.flush(30).complete
+    left: list[Any] = []  # the runner cancels what is left when it closes its loop
+    for _ in range(FEW):
+        run(cancel())
+        run(leave_open())
+
+
+@sort("nest_asyncio")
+def _nested(named: Any) -> None:
+    import nest_asyncio
+
+    nest_asyncio.apply()
+
+    async def outer() -> None:
+        asyncio.run(named("inner of outer")(nothing)())
+        loop = asyncio.get_running_loop()
+        loop.run_until_complete(named("inner of outer")(nothing)())
+
+    for _ in range(FEW):
+        asyncio.run(named("outer")(outer)())
+
+
+@sort("trio")
+def _trio(named: Any) -> None:
+    _anyio("trio", named)
+
+
+@sort("anyio")
+def _anyio_over_asyncio(named: Any) -> None:
+    _anyio("asyncio", named)
+
+
+def _anyio(backend: str, named: Any) -> None:
+    import anyio
+
+    async def outer() -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(named("inner of outer")(nothing))
+
+    async def forever() -> None:
+        await anyio.sleep(3600)
+
+    async def cut_off() -> None:
+        with anyio.move_on_after(0.001):
+            await named("cut", "cancelled")(forever)()
+
+    for _ in range(FEW):
+        anyio.run(named("outer")(outer), backend=backend)
+        anyio.run(cut_off, backend=backend)
+
+
+@sort("gevent")
+def _gevent(named: Any) -> None:
+    import gevent
+
+    def outer() -> None:
+        gevent.sleep(0.001)
+        named("inner of outer")(gevent.sleep)(0.001)
+
+    def kill_one() -> None:
+        job = gevent.spawn(named("killed", "cancelled")(gevent.sleep), 3600)
+        gevent.sleep(0.001)
+        job.kill()
+
+    gevent.joinall([gevent.spawn(named("outer")(outer)) for _ in range(5 * FEW)], raise_error=True)
+    gevent.joinall([gevent.spawn(kill_one) for _ in range(FEW)], raise_error=True)
+
+
+def main(url: str, name: str) -> None:
+    """Run the loops of one sort; print what must be found."""
+    monitor = Monitor(url)
+    expected: dict[str, int] = {}
+
+    def named(what: str, outcome: str = "ok") -> Callable[[Any], Any]:
+        expected[f"{what} {outcome}"] = expected.get(f"{what} {outcome}", 0) + 1
+        return monitor_llm(what.partition(" of ")[0], monitor=monitor)
+
+    SORTS[name](named)
+    complete = monitor.flush(60).complete
     print(
         json.dumps({"expected": expected, "complete": complete, "stats": monitor.stats()["events"]})
     )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -26,6 +26,7 @@ LABS: Final = {
     "faults": "faults",
     "forks": "forks",
     "kills": "kill",
+    "notebooks": "notebooks",
 }
 
 

@@ -49,11 +49,13 @@ def test_an_exit_says_nothing_with_every_warning_on() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
-def test_each_run_of_two_hundred_event_loops_is_there_once_with_its_own_outcome() -> None:
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("sort", ["asyncio", "uvloop", "nest_asyncio", "anyio", "trio", "gevent"])
+def test_each_run_of_many_event_loops_is_there_once_with_its_parent_and_outcome(sort: str) -> None:
+    pytest.importorskip(sort)
     import exits
 
-    row = exits.loops(sys.executable, VERSION)
+    row = exits.loops(sys.executable, VERSION, sort)
     print(row.detail)
     assert row.passed, row.detail
 

@@ -26,8 +26,16 @@ FRAMEWORK: Final = "python"
 #: The attribute, or the parameter, that names the agent a transfer goes to.
 TARGET: Final = "target_agent"
 
-_CANCELLED: Final = ("CancelledError", "KeyboardInterrupt")
-_CANCELLED_MODULES: Final = ("asyncio", "concurrent", "builtins")
+#: By package and name: trio and gevent stay unimported.
+_CANCELLED: Final = frozenset(
+    {
+        ("asyncio", "CancelledError"),
+        ("concurrent", "CancelledError"),
+        ("builtins", "KeyboardInterrupt"),
+        ("trio", "Cancelled"),
+        ("greenlet", "GreenletExit"),
+    }
+)
 
 
 class Operation:
@@ -260,7 +268,6 @@ def error_fields(error: BaseException) -> dict[str, Any]:
 def is_cancelled(error: BaseException) -> bool:
     """Whether an exception says that a call was stopped from outside."""
     for base in type(error).__mro__:
-        module = base.__module__.partition(".")[0]
-        if base.__name__ in _CANCELLED and module in _CANCELLED_MODULES:
+        if (base.__module__.partition(".")[0], base.__name__) in _CANCELLED:
             return True
     return False
