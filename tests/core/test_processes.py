@@ -53,7 +53,12 @@ EXITS = {
     "return": ("", 0),
     "sys_exit": ("sys.exit(3)", 3),
     "exception": ("raise ValueError('mine')", 1),
-    "keyboard_interrupt": ("import signal; os.kill(os.getpid(), signal.SIGINT); time.sleep(5)", -2),
+    # A shell starts what runs in the background with SIGINT ignored, and that is inherited.
+    "keyboard_interrupt": (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(5)",
+        -2,
+    ),
 }
 
 

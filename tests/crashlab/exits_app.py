@@ -34,6 +34,8 @@ def late() -> None:
     record("late")
 
 
+# A shell starts what runs in the background with this one ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if HOW == "sigterm_handler_before":
     signal.signal(signal.SIGTERM, mine)
 if HOW == "atexit_before":

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["FRAMEWORKS", "WAYS", "Call"]
+import faults_crewai
+
+__all__ = ["FRAMEWORKS", "NEEDS", "WAYS", "Call", "installed"]
 
 #: Called with a turn, which may be the failing one; the monitor is None in the twin.
 Call = Callable[[int], Any]
 FRAMEWORKS: Final[dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]]] = {}
+#: What must be installed for a framework.
+NEEDS: Final[dict[str, str]] = {}
 WAYS: Final[dict[str, Callable[[Any, Any, dict[str, Any]], Any]]] = {}
 #: How a program ends, by the way that it was called: each is another exit code.
 ENDS: Final[dict[str, Callable[[], None]]] = {}
 
 
-def framework(name: str) -> Callable[[Any], Any]:
+def framework(name: str, needs: str) -> Callable[[Any], Any]:
     """Register a function that makes a program and the config to call it with."""
 
     def register(make: Any) -> Any:
         FRAMEWORKS[name] = make
+        NEEDS[name] = needs
         return make
 
     return register
+
+
+def installed() -> list[str]:
+    """Return the frameworks that are here: CrewAI and the others have environments of their own."""
+    return [name for name, needed in NEEDS.items() if importlib.util.find_spec(needed)]
 
 
 class Unhappy(Exception):
@@ -38,7 +49,7 @@ def _work(number: int) -> int:
     return 2 * number
 
 
-@framework("langchain")
+@framework("langchain", "langchain_core")
 def _langchain(monitor: Any) -> tuple[Any, dict[str, Any]]:
     from langchain_core.language_models import FakeListChatModel
     from langchain_core.output_parsers import StrOutputParser
@@ -55,7 +66,7 @@ def _langchain(monitor: Any) -> tuple[Any, dict[str, Any]]:
     return program, {"callbacks": [LLMOpsCallbackHandler(monitor)]}
 
 
-@framework("langgraph")
+@framework("langgraph", "langgraph")
 def _langgraph(monitor: Any) -> tuple[Any, dict[str, Any]]:
     from langchain_core.language_models import FakeListChatModel
     from langgraph.graph import START, StateGraph
@@ -89,6 +100,11 @@ def _langgraph(monitor: Any) -> tuple[Any, dict[str, Any]]:
             return self.graph.stream({"n": n}, config)
 
     return Program(), {}
+
+
+@framework("crewai", "crewai")
+def _crewai(monitor: Any) -> tuple[Any, dict[str, Any]]:
+    return faults_crewai.make_crew(monitor, _work)
 
 
 def way(name: str, end: Callable[[], None]) -> Callable[[Any], Any]:

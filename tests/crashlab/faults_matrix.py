@@ -14,12 +14,12 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from faults_acts import FAULTS, Fault
-from faults_hosts import FRAMEWORKS, WAYS
+from faults_hosts import WAYS, installed
 from faults_parts import PARTS, Part, is_seen
 from faults_zygote import Zygote
 from rows import Row
 
-__all__ = ["matrix"]
+__all__ = ["matrix", "run_cells"]
 
 PROCESSES: Final = 2
 #: At set-up these may be the user's own: they are let through.
@@ -29,7 +29,7 @@ _CLOSE_SECONDS: Final = 3 + 1.0
 
 def matrix(quick: bool) -> Iterator[Row]:
     """Yield a row for each cell; quickly, each fourth pair of part and fault, each in one place."""
-    places = list(itertools.product(FRAMEWORKS, WAYS))
+    places = list(itertools.product(installed(), WAYS))
     cells = [
         {"part": p, "fault": f, "framework": framework, "way": way}
         for p, f in itertools.product(PARTS, FAULTS)
@@ -46,6 +46,12 @@ def matrix(quick: bool) -> Iterator[Row]:
             {"part": p, "fault": f, "framework": place[0], "way": place[1]}
             for (p, f), place in zip(chosen, itertools.cycle(places), strict=False)
         ]
+    yield from run_cells(cells)
+
+
+def run_cells(cells: list[dict[str, Any]]) -> Iterator[Row]:
+    """Yield a row for each cell, two at a time, after the twins that they are compared with."""
+    places = list(dict.fromkeys((cell["framework"], cell["way"]) for cell in cells))
     idle: SimpleQueue[Zygote] = SimpleQueue()
     zygotes = [Zygote() for _ in range(PROCESSES)]
     for zygote in zygotes:

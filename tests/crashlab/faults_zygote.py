@@ -55,17 +55,20 @@ class Zygote:
 
 def _import_everything() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
-    for name in ("duckdb", "langchain_core.runnables", "langgraph.graph", "llmops_core.cli.app"):
+    for name in ("duckdb", "llmops_core.cli.app", "llmops_core.cli.doctor", "faults_cell"):
         importlib.import_module(name)
-    for name in ("llmops_integrations.langgraph", "faults_cell", "llmops_core.cli.doctor"):
-        importlib.import_module(name)
-    from faults_hosts import FRAMEWORKS
+    from faults_crewai import stay_offline
+    from faults_hosts import FRAMEWORKS, installed
 
     from llmops_core.schema import import_arrow
 
     import_arrow()
-    for make in FRAMEWORKS.values():
-        make(None)[0].invoke(1, {})
+    for name in installed():
+        if name == "crewai":  # its first run starts threads, which no child would have
+            stay_offline()
+            importlib.import_module("crewai_kit")
+        else:
+            FRAMEWORKS[name](None)[0].invoke(1, {})
 
 
 def _parent() -> tuple[dict[str, Any], Path] | None:

@@ -18,7 +18,7 @@ WAYS = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", WAYS)
 def test_a_program_ends_like_its_twin_and_loses_nothing(how: str) -> None:
     import exits
@@ -29,7 +29,7 @@ def test_a_program_ends_like_its_twin_and_loses_nothing(how: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["sigterm", "sigkill", "os_exit", "os_execv", "os_abort"])
 def test_a_program_that_gets_no_turn_loses_nothing_that_was_journaled(how: str) -> None:
     import exits
@@ -40,7 +40,7 @@ def test_a_program_that_gets_no_turn_loses_nothing_that_was_journaled(how: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_an_exit_says_nothing_with_every_warning_on() -> None:
     import exits
 
@@ -49,7 +49,7 @@ def test_an_exit_says_nothing_with_every_warning_on() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("sort", ["asyncio", "uvloop", "nest_asyncio", "anyio", "trio", "gevent"])
 def test_each_run_of_many_event_loops_is_there_once_with_its_parent_and_outcome(sort: str) -> None:
     pytest.importorskip(sort)
@@ -61,7 +61,7 @@ def test_each_run_of_many_event_loops_is_there_once_with_its_parent_and_outcome(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_storage_that_hangs_does_not_hold_the_program() -> None:
     import exits
 
@@ -71,7 +71,7 @@ def test_a_storage_that_hangs_does_not_hold_the_program() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_process_that_is_stopped_between_calls_goes_on_as_if_nothing_was() -> None:
     import exits
 
