@@ -55,8 +55,10 @@ EXITS = {
     "exception": ("raise ValueError('mine')", 1),
     # A shell starts what runs in the background with SIGINT ignored, and that is inherited.
     "keyboard_interrupt": (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "os.kill(os.getpid(), signal.SIGINT); time.sleep(5)",
+        """import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(5)""",
         -2,
     ),
 }
