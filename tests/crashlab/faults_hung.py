@@ -25,6 +25,8 @@ __all__ = ["hung"]
 HUNG_PARTS: Final = ("collector", "exporter", "hook spans_stored", "storage write", "storage query")
 MAX_P99_MS: Final = 1.0
 MAX_DELAY_SECONDS: Final = 1.0
+#: Among the tests the machine is busy with others; what hangs does so for a minute.
+MAX_DELAY_AMONG_TESTS: Final = 5.0
 MAX_THREADS: Final = 2
 
 
@@ -145,7 +147,7 @@ def _row(part: str, came: dict[str, Any], quick: bool) -> Row:
         came["hits"] >= 1
         and more <= noise
         and came["median"] <= max(MAX_P99_MS, noise / 10)
-        and delay <= MAX_DELAY_SECONDS
+        and delay <= (MAX_DELAY_AMONG_TESTS if quick else MAX_DELAY_SECONDS)
         and complete
         and came["threads"] <= MAX_THREADS
         and (quick or came["told"] != "")
