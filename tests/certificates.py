@@ -16,13 +16,17 @@ class Authority:
         self._key = folder / "ca.key"
         self._openssl(
             "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test CA",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             "-keyout", self._key, "-out", self.certificate,
         )  # fmt: skip
 
     def issue(self, names: str, certificate: Path, key: Path, *, days: int = 2) -> None:
         """Write a certificate for ``DNS:`` and ``IP:`` names; with negative days it has expired."""
         request, extensions = self.folder / "request.pem", self.folder / "extensions"
-        extensions.write_text(f"subjectAltName={names}\nbasicConstraints=CA:FALSE\n")
+        # Python 3.13 asks for what RFC 5280 asks for.
+        extensions.write_text(
+            f"subjectAltName={names}\nbasicConstraints=CA:FALSE\nauthorityKeyIdentifier=keyid\n"
+        )
         self._openssl(
             "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=server", "-keyout", key,
             "-out", request,

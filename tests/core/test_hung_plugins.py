@@ -217,7 +217,7 @@ def test_a_storage_that_hangs_is_seen_and_gets_everything_when_it_returns(
         assert json.loads((folder / "state").read_text())["storage"]["state"] == "hung"
         go.set()
         assert monitor.flush(20).complete
-        assert monitor.stats()["storage"]["state"] == "ok"
+        assert soon(lambda: monitor.stats()["storage"]["state"] == "ok")
         assert monitor.query().num_rows == 6
 
 

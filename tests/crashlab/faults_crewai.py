@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -23,6 +24,8 @@ def stay_offline() -> None:
         CREWAI_DISABLE_VERSION_CHECK="true",
         CREWAI_TESTING="true",
     )
+    # It warns "approximate input token count" once or twice a crew: two of its threads race to it.
+    logging.getLogger("crewai.llms.base_llm").setLevel(logging.ERROR)
     if str(KIT) not in sys.path:
         sys.path.append(str(KIT))
 
