@@ -23,6 +23,7 @@ from llmops_core.storage.parquet import ParquetStorage, merging
 from llmops_core.storage.parquet import compaction as compaction_module
 from llmops_core.storage.parquet.compaction import Compactor, Limits, small_files
 from llmops_core.storage.parquet.lock import owner
+from llmops_core.storage.parquet.sources import SOURCES_KEY
 from llmops_core.testing import full_span, make_batch, make_span
 from llmops_core.testing.spans import START
 from llmops_core.testing.store import Store
@@ -278,6 +279,7 @@ import os, sys, time
 from pathlib import Path
 from llmops_core.storage.parquet.compaction import Compactor
 from llmops_core.storage.parquet.lock import owner
+from llmops_core.storage.parquet.sources import SOURCES_KEY
 folder = Path(sys.argv[1])
 steps = Compactor(folder, limits=None).steps()
 next(steps)
@@ -355,6 +357,22 @@ def test_a_damaged_file_is_left_alone_and_the_others_are_merged(store: Store, fo
     assert report.files_before == 2
     assert {footer, pages} < set(visible(folder))
     assert every_row(folder).num_rows == 20
+
+
+def test_a_file_that_no_longer_says_what_it_was_made_of_is_left_alone(
+    store: Store, folder: Path
+) -> None:
+    fill(store, writers=1, files=2)
+    compactor(folder).run()
+    (merged,) = visible(folder)
+    merged.write_bytes(merged.read_bytes().replace(SOURCES_KEY, b"llmops.s\0urces"))
+    store.run(store.storage.write(make_batch([make_span(901)], writer_id="w8")))
+    store.run(store.storage.write(make_batch([make_span(902)], writer_id="w9")))
+    report = compactor(folder).run()
+    assert report.left_alone == {"damaged": 1}
+    assert (report.failed, report.files_before) == ([], 2), "the others are merged"
+    assert merged in visible(folder)
+    assert every_row(folder).num_rows == 22
 
 
 def test_what_is_deleted_while_it_is_merged_does_not_come_back(store: Store, folder: Path) -> None:

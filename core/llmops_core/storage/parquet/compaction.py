@@ -164,7 +164,8 @@ class Compactor:
         before = self.report.spans
         excluded: set[str] = set()
         try:
-            files = {f.path: f for f in self._compacted.visible(list_day(self.folder / day))}
+            visible = self._compacted.visible(list_day(self.folder / day))
+            files = {f.path: f for f in visible if self._is_told(f)}
             found: list[Outline] = []
             yield from self._outlines(list(files), found)
             groups = self._groups(found)
@@ -184,6 +185,13 @@ class Compactor:
             reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else ""
             self.report.failed.append(f"{day}: {type(error).__name__} {reason}".strip())
         self.report.days += self.report.spans > before
+
+    def _is_told(self, file: RangeFile) -> bool:
+        """Whether it is known what a file was made of; a damaged note does not say."""
+        told = not file.compacted or self._compacted.sources(file.path) is not None
+        if not told:
+            self._leave_alone("damaged")
+        return told
 
     def _outlines(self, paths: list[str], found: list[Outline]) -> Iterator[float]:
         began = time.monotonic()
@@ -223,8 +231,6 @@ class Compactor:
     ) -> Iterator[float]:
         sources = [files[o.path] for o in group]
         of_compacted = [self._compacted.sources(f.path) for f in sources if f.compacted]
-        if None in of_compacted:
-            raise ValueError("a compacted file does not say what it was made of")
         made_of = joined(sources, [s for s in of_compacted if s is not None])
         self._check_space(group)
         path = self.folder / day / compacted_name()
