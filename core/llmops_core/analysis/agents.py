@@ -74,6 +74,8 @@ class AgentTotals:
     def __init__(self, aliases: Aliases) -> None:
         self._aliases = aliases
         self._totals: dict[str, _Total] = {}
+        #: How handoffs write the names of those that never ran, which have no alias.
+        self._written: dict[str, str] = {}
 
     def add(self, partition: Partition, handoffs: Iterable[Handoff]) -> None:
         """Count the runs of a partition, and who worked with whom."""
@@ -84,12 +86,17 @@ class AgentTotals:
         for agent in seen:
             self._totals[agent].partitions += 1
         for handoff in handoffs:
-            source, target = fold_agent(handoff.source), fold_agent(handoff.target)
+            source, target = self._key(handoff.source), self._key(handoff.target)
             if source in self._totals:
                 self._totals[source].collaborators[target] += 1
                 self._totals[source].targets[target] += 1
             if target in self._totals:
                 self._totals[target].collaborators[source] += 1
+
+    def _key(self, name: str) -> str:
+        key = fold_agent(name)
+        self._written.setdefault(key, name)
+        return key
 
     def rows(self) -> list[Agent]:
         """Return the agents, the most often invoked first."""
@@ -115,7 +122,9 @@ class AgentTotals:
             latency_p95_ms=quantile(total.latencies, 0.95),
             tokens=total.tokens,
             cost_usd=total.cost_usd,
-            collaborators=tuple(self._aliases.shown(k) for k, _ in _ranked(total.collaborators)),
+            collaborators=tuple(
+                self._aliases.shown(k, self._written[k]) for k, _ in _ranked(total.collaborators)
+            ),
             tools=tuple(name for name, _ in _ranked(total.tools)),
             names=self._aliases.spellings(key),
             partitions=total.partitions,

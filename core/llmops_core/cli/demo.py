@@ -183,7 +183,12 @@ def _cost_lines(cost: Any) -> list[str]:
 
 def _next(trace_id: str, url: str, shown: str) -> list[str]:
     option = "" if url == "parquet:./llmops_data" else f" --storage {shlex.quote(shown)}"
-    lines = [f"llmops trace {trace_id[:12]} --content{option}", f"llmops traces{option}"]
+    lines = [
+        f"llmops trace {trace_id[:12]} --content{option}",
+        f"llmops analyze drift --texts{option}",
+        f"llmops analyze agents{option}",
+        f"llmops traces{option}",
+    ]
     folder = url.partition(":")[2].rstrip("/").removeprefix("./")
     if url.startswith("parquet:") and re.fullmatch(r"[\w./-]+", folder):
         lines += ["", *(f"python -c '{code}'" for code in _one_liners(folder))]

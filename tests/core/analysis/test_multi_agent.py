@@ -58,6 +58,15 @@ def test_agents_have_roles_counts_success_latency_tokens_and_collaborators() -> 
     assert helper.tools == ("search_docs",)
 
 
+def test_who_works_with_a_step_that_is_no_agent_reads_its_name_as_it_is_written() -> None:
+    trace = Trace(1)
+    trace.agent("billing", "hello", "ho")
+    trace.handoff("billing", "approve_refund")
+    total = MultiAgent()
+    total.add_spans(trace.spans)
+    assert [row.collaborators for row in total.agents()] == [("approve_refund",)]
+
+
 def test_edges_have_success_quality_and_level() -> None:
     rows = {(row.source, row.target): row for row in analysed().edges()}
     edge = rows["Triage", "helper"]
