@@ -67,6 +67,8 @@ def _journal_stats(pipeline: Pipeline) -> dict[str, Any]:
         "bytes": journal.size,
         "unjournaled": pipeline.intake.unjournaled,
         "full": journal.full,
+        "gone": journal.gone,
+        "remade": journal.remade,
     }
 
 

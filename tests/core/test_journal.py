@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmops_core.journal import segment as segment_module
 from llmops_core.journal import writer as journal_module
 from llmops_core.journal.format import (
     Damage,
@@ -66,7 +67,7 @@ def test_any_range_is_read_back_from_its_segments(
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(journal_module, "SEGMENT_BYTES", 3_000)
-        patched.setattr(journal_module, "MARK_BYTES", 700)
+        patched.setattr(segment_module, "MARK_BYTES", 700)
         journal = open_journal(tmp_path_factory.mktemp("j"))
         seq = 0
         for count in records:
@@ -147,11 +148,11 @@ def test_a_failed_write_leaves_no_half_record(
 def fail_to_open(monkeypatch: pytest.MonkeyPatch, ending: str, calls: list[str]) -> None:
     real = os.open
 
-    def full(path: str | Path, *arguments: int) -> int:
+    def full(path: str | Path, *arguments: int, **more: int) -> int:
         if str(path).endswith(ending):
             calls.append(str(path))
             raise OSError(28, "No space left on device")
-        return real(path, *arguments)
+        return real(path, *arguments, **more)
 
     monkeypatch.setattr(os, "open", full)
 
@@ -184,10 +185,10 @@ def test_no_segment_goes_while_a_stale_file_of_open_spans_stays(
     journal.mark_stored(1, 30)
     before = segments(journal.folder)
 
-    def refuse(path: Path, missing_ok: bool = False) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
     with pytest.raises(OSError, match="Input/output"):
         journal.replace_open([])
     assert segments(journal.folder) == before

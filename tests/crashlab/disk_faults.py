@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pyarrow.parquet as pq
 from rows import Row
 
-from llmops_core import open_storage
+from llmops_core import Monitor, open_storage
 
 HERE = Path(__file__).parent
 RESUME_SECONDS = 5.0
@@ -36,8 +36,12 @@ GENEROUS = 6
 class Program:
     """The monitored program, spoken to line by line."""
 
-    def __init__(self, url: str, *, file_bytes: int = 0, **settings: Any) -> None:
+    def __init__(
+        self, url: str, *, file_bytes: int = 0, mortal: bool = False, **settings: Any
+    ) -> None:
         command = [sys.executable, str(HERE / "disk_program.py"), url, str(file_bytes)]
+        if mortal and os.geteuid() == 0:  # root may write everywhere
+            command = [*("setpriv", "--bounding-set", "-dac_override,-dac_read_search"), *command]
         self._process = subprocess.Popen(
             [*command, json.dumps(settings)],
             stdin=subprocess.PIPE,
@@ -62,6 +66,11 @@ class Program:
         _, errors = self._process.communicate(timeout=60)
         return stats, self._process.returncode, errors
 
+    def kill(self) -> None:
+        """End it in the middle, and take what it said last."""
+        self._process.kill()
+        self._process.communicate()
+
     def _read(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
@@ -78,6 +87,14 @@ class Fault:
     file_bytes: int = 0
     #: Settings of the monitor.
     settings: tuple[tuple[str, Any], ...] = (("backlog_bytes", 512 * 1024),)
+    #: Whether the program is bound by permissions, also where root runs it.
+    mortal: bool = False
+    #: How what must have been counted begins.
+    counted: str = ""
+    #: Whether nothing need fail: what is open already is written on.
+    unfelt: bool = False
+    #: Whether it belongs to the short subset.
+    quick: bool = True
 
 
 def fill(folder: Path, _: Program) -> None:
@@ -114,14 +131,41 @@ def remove(folder: Path, _: Program) -> None:
     shutil.rmtree(folder)
 
 
+def make_file(folder: Path, _: Program) -> None:
+    remove(folder, _)
+    folder.write_text("somebody else's")
+
+
+def remove_file(folder: Path, _: Program) -> None:
+    folder.unlink()
+
+
 def make_read_only(folder: Path, _: Program) -> None:
     # What is open already goes on, as where a disk turns read-only under a journal.
     subprocess.run(["mount", "--bind", folder, folder], check=True)
     subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+    with suppress(OSError):
+        (folder / "written").touch()
+        raise RuntimeError("the folder is not read-only")
 
 
 def make_writable(folder: Path, _: Program) -> None:
     subprocess.run(["umount", "-l", folder], check=True)
+
+
+def forbid(folder: Path, _: Program) -> None:
+    for path in (folder, *folder.rglob("")):
+        path.chmod(0o500)
+
+
+def allow(folder: Path, _: Program) -> None:
+    for path in (folder, *folder.rglob("")):
+        path.chmod(0o700)
+
+
+def of_journal(act: Callable[[Path, Program], None]) -> Callable[[Path, Program], None]:
+    """Do it to the folder of the journals."""
+    return lambda folder, program: act(folder / ".journal", program)
 
 
 def nothing(_: Path, __: Program) -> None:
@@ -132,14 +176,32 @@ def unlimit(_: Path, program: Program) -> None:
     program.ask("unlimited")
 
 
+#: So that new ones are wanted while none can be made.
+SMALL_SEGMENTS = (("backlog_bytes", 512 * 1024), ("segment_bytes", 100_000))
+
 FAULTS = (
     Fault("8 MB disk full", fill, free, mount="size=8m"),
     Fault("no inode left", fill_inodes, free, mount="size=32m,nr_inodes=60"),
     Fault("a limit on file sizes", nothing, unlimit, file_bytes=200_000),
     Fault("folder read-only", make_read_only, make_writable, mount="size=64m"),
-    Fault("folder deleted", remove, nothing),
-    Fault("folder renamed", rename, nothing),
-)
+    Fault("folder deleted", remove, nothing, counted="journal.place"),
+    Fault("folder renamed", rename, nothing, counted="journal.place"),
+    Fault("folder is a file", make_file, remove_file, counted="journal.place", quick=False),
+    Fault("folder not writable", forbid, allow, mortal=True, counted="storage.write"),
+    Fault("journal deleted", of_journal(remove), nothing, counted="journal.place", quick=False),
+    Fault("journal renamed", of_journal(rename), nothing, counted="journal.place", quick=False),
+    Fault(
+        "journal is a file", of_journal(make_file), of_journal(remove_file), counted="journal.place"
+    ),
+    Fault(
+        "journal read-only", of_journal(make_read_only), of_journal(make_writable),
+        mount="size=64m", settings=SMALL_SEGMENTS, unfelt=True, quick=False,
+    ),
+    Fault(
+        "journal not writable", of_journal(forbid), of_journal(allow),
+        mortal=True, settings=SMALL_SEGMENTS, unfelt=True, quick=False,
+    ),
+)  # fmt: skip
 
 
 @contextmanager
@@ -178,6 +240,15 @@ def seconds_until_stored(program: Program) -> float:
     return time.monotonic() - began
 
 
+def wait_for(program: Program, counted: str) -> None:
+    """Wait until a failure is counted that begins so, for some time at most."""
+    deadline = time.monotonic() + RESUME_SECONDS * GENEROUS
+    while time.monotonic() < deadline:
+        if any(key.startswith(counted) for key in program.ask("stats")["failures"]):
+            return
+        time.sleep(0.05)
+
+
 def ids_of(folder: Path) -> list[str]:
     with open_storage(f"parquet:{folder}") as storage:
         return [str(i) for i in storage.query(columns=["span_id"])["span_id"].to_pylist()]
@@ -198,12 +269,20 @@ def run(fault: Fault, seconds: float) -> Row:
     """Make the fault, wait, undo it, and look."""
     with place(fault.mount) as folder:
         data = folder / "data"
-        program = Program(f"parquet:{data}", file_bytes=fault.file_bytes, **dict(fault.settings))
+        program = Program(
+            f"parquet:{data}",
+            file_bytes=fault.file_bytes,
+            mortal=fault.mortal,
+            **dict(fault.settings),
+        )
         problems = []
         if not fault.file_bytes and seconds_until_stored(program) == float("inf"):
             problems.append("nothing was stored before the fault")
         fault.make(data, program)
         time.sleep(seconds)
+        felt = fault.undo is not nothing and not fault.unfelt
+        if felt:
+            wait_for(program, fault.counted)
         happened = sum(program.ask("stats")["failures"].values())
         problems += [f"{name} unreadable" for name in unreadable(data)]
         fault.undo(data, program)
@@ -213,13 +292,15 @@ def run(fault: Fault, seconds: float) -> Row:
         stats, code, errors = program.end()
         problems += [f"{name} unreadable" for name in unreadable(data)]
         problems += judge(stats, code, errors, warned, resumed)
-        if not happened and fault.undo is not nothing:
+        if not happened and felt:
             problems.append("the fault did not happen")
+        if fault.counted and not any(k.startswith(fault.counted) for k in stats["failures"]):
+            problems.append(f"no {fault.counted} is counted: {stats['failures']}")
         # Whoever renames the folder finds its spans there, and later ones in a new one.
         ids = [i for f in (data, folder / "elsewhere") if f.is_dir() for i in ids_of(f)]
         if len(ids) != len(set(ids)):
             problems.append("doubled spans")
-        if fault.make is not remove and len(ids) != stats["spans"]["stored"]:
+        if fault.make not in (remove, make_file) and len(ids) != stats["spans"]["stored"]:
             problems.append(f"{len(ids)} spans are there, {stats['spans']['stored']} are counted")
     dropped = stats["spans"]["dropped"]
     detail = (
@@ -245,6 +326,28 @@ def judge(
         problems.append("not stored again")
     wrong = exact(stats)
     return [*problems, wrong] if wrong else problems
+
+
+def killed(name: str, act: Callable[[Path, Program], None]) -> Row:
+    """Take the journal away, wait until it is there again, kill the program, and start another."""
+    with place("") as folder:
+        data = folder / "data"
+        # Hardly anything is stored meanwhile, so that the journal is all that there is.
+        program = Program(f"parquet:{data}", flush_interval_seconds=60.0, batch_size=100_000)
+        while not program.ask("stats")["spans"]["journaled"]:
+            time.sleep(0.05)
+        act(data / ".journal", program)
+        while not program.ask("stats")["journal"]["remade"]:
+            time.sleep(0.05)
+        before = program.ask("stats")["spans"]
+        program.kill()
+        with Monitor(f"parquet:{data}") as monitor:
+            monitor.flush(60)
+        ids = ids_of(data)
+    promised = before["journaled"] + before["stored"]
+    passed = promised <= len(ids) == len(set(ids)) and before["journaled"] > 0
+    detail = f"{promised} spans were promised, {len(ids)} are there, {len(set(ids))} different"
+    return Row("disk", name, "then kill -9", passed, detail)
 
 
 def named(folder: Path, name: str, title: str) -> Row:
@@ -273,10 +376,15 @@ def named(folder: Path, name: str, title: str) -> Row:
 def rows(quick: bool) -> Iterator[Row]:
     """Yield a row for each fault and each odd name."""
     for fault in FAULTS:
+        if quick and not fault.quick:
+            continue
         try:
             yield run(fault, 1.0 if quick else 10.0)
         except (RuntimeError, subprocess.CalledProcessError, OSError) as error:
             yield Row("disk", fault.name, "under load", False, f"{type(error).__name__}: {error}")
+    yield killed("journal deleted", remove)
+    if not quick:
+        yield killed("journal renamed", rename)
     with tempfile.TemporaryDirectory() as folder:
         yield named(Path(folder), "ünï⚡ b  c'\"=%s", "spaces, quotes, unicode")
         if not quick:

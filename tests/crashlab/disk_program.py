@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmops_core import Monitor
+from llmops_core.journal import writer
 
 PAUSE_SECONDS = 0.002
 
@@ -42,12 +43,14 @@ class Warnings(logging.Handler):
 def main(url: str, file_bytes: int, settings: dict[str, Any]) -> int:
     warnings = Warnings()
     logging.getLogger("llmops").addHandler(warnings)
-    monitor = Monitor(url, batch_size=200, flush_interval_seconds=0.2, **settings)
+    writer.SEGMENT_BYTES = settings.pop("segment_bytes", writer.SEGMENT_BYTES)  # type: ignore[misc]
+    given = {"batch_size": 200, "flush_interval_seconds": 0.2, **settings}
+    monitor = Monitor(url, **given)
     if file_bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
     stopping, slowest = threading.Event(), [0.0]
-    worker = threading.Thread(target=record, args=(monitor, stopping, slowest))
-    worker.start()
+    recording = threading.Thread(target=record, args=(monitor, stopping, slowest))
+    recording.start()
     print("ready", flush=True)
     answers: dict[str, Callable[[], str]] = {
         "stats": lambda: ledgers(monitor),
@@ -61,7 +64,7 @@ def main(url: str, file_bytes: int, settings: dict[str, Any]) -> int:
             break
         print(answers[command](), flush=True)
     stopping.set()
-    worker.join()
+    recording.join()
     monitor.close(10)
     print(ledgers(monitor), flush=True)
     return 7

@@ -48,7 +48,7 @@ _CREWAI_YES: Final = ("true", "1", "yes", "on")
 
 
 def _report(storage: str | None) -> dict[str, Any]:
-    from llmops_core.cli.journals import journal_root, journal_states
+    from llmops_core.cli.journals import journal_problem, journal_root, journal_states
     from llmops_core.config import storage_url
     from llmops_core.plugins import BUILTINS, installed_plugins
 
@@ -64,6 +64,7 @@ def _report(storage: str | None) -> dict[str, Any]:
         "storage": _storage(url, storage),
         "journals": {
             "root": str(root) if root else None,
+            "problem": journal_problem(root),
             "writers": [state._asdict() for state in journal_states(root)],
         },
         "compaction": _compaction(url),
@@ -207,6 +208,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     else:
         yield f"            ✗ {visible(state['error'])}"
     yield f"journals    {visible(report['journals']['root'] or 'none')}"
+    if report["journals"]["problem"]:
+        yield f"            ✗ {visible(report['journals']['problem'])}"
     for writer in report["journals"]["writers"]:
         yield _journal_line(writer)
         yield from _trouble_lines(writer["trouble"])
@@ -264,12 +267,25 @@ def _trouble_lines(trouble: dict[str, Any]) -> Iterator[str]:
             yield _trouble(f"{what} dropped: {count} ({reason})")
     if trouble.get("content_shed"):
         yield _trouble(f"events without their content: {trouble['content_shed']} (overload)")
+    yield from map(_trouble, _journal_troubles(trouble.get("journal")))
     for name, worker in _items(trouble.get("workers")):
         if isinstance(worker, dict):
             stuck = "; it does not move" if worker.get("stuck") else ""
             yield _trouble(f"thread {name} began anew {worker.get('restarts')} times{stuck}")
     for what, count in _items(trouble.get("failures")):
         yield f"              ? {visible(f'{what}: {count} times')}"
+
+
+def _journal_troubles(journal: Any) -> Iterator[str]:
+    told = dict(_items(journal))
+    if told.get("gone"):
+        yield "its journal's folder is gone and cannot be made again; spans stay in memory"
+    if told.get("remade"):
+        yield f"its journal's folder was gone and was made again: {told['remade']} times"
+    if told.get("full"):
+        yield "its journal is full; spans stay in memory"
+    if told.get("unjournaled"):
+        yield f"spans that never were in the journal: {told['unjournaled']}"
 
 
 def _trouble(text: str) -> str:

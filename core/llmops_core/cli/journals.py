@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from llmops_core.journal.format import Damage, Range, read_records, segments
 from llmops_core.journal.state import read_state
 
-__all__ = ["JournalState", "journal_root", "journal_states"]
+__all__ = ["JournalState", "journal_problem", "journal_root", "journal_states"]
 
 #: A journal beyond this is not read to count its spans; its bytes are told.
 _MAX_READ_BYTES: Final = 64 * 1024 * 1024
@@ -33,6 +34,20 @@ def journal_root(url: str) -> Path | None:
     from llmops_core.plugins import PluginHost
 
     return journal_root_of(make_storage(PluginHost(), url), storage_name(url))
+
+
+def journal_problem(root: Path | None) -> str | None:
+    """Say why no journal can be kept below *root*, where none can: its spans stay in memory."""
+    if root is None:
+        return None
+    nearest = root
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        return f"{nearest} is no folder: finished spans are kept in memory only"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"{nearest} is not writable: finished spans are kept in memory only"
+    return None
 
 
 def journal_states(root: Path | None) -> list[JournalState]:

@@ -311,6 +311,7 @@ class Intake:
 
     def _replace_open(self, journal: Journal) -> None:
         try:
+            self._keep_place(journal)
             if self._written_version == self.tracer.version:
                 journal.reap()
                 return
@@ -320,3 +321,13 @@ class Intake:
             self._written_version = self.tracer.version
         except Exception as error:  # the file is a help, not a duty
             self._failures.report("journal", "replace_open", error)
+
+    def _keep_place(self, journal: Journal) -> None:
+        try:
+            if not journal.keep_place():
+                return
+            self._written_version = -1
+            error: OSError = FileNotFoundError("its folder was gone, and was made again")
+        except OSError as failed:
+            error = failed
+        self._failures.report("journal", "place", error)

@@ -15,6 +15,8 @@ STATE_FILE: Final = "state"
 #: The file is small; whatever is larger was not written by us.
 _MAX_BYTES: Final = 256 * 1024
 _MAX_FAILURES: Final = 50
+#: What of a journal's stats is trouble where it is not 0.
+JOURNAL_TROUBLE: Final = ("full", "gone", "remade", "unjournaled")
 
 
 def trouble_of(stats: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +34,9 @@ def trouble_of(stats: dict[str, Any]) -> dict[str, Any]:
         trouble["dropped"] = dropped
     if stats["events"]["content_shed"]:
         trouble["content_shed"] = stats["events"]["content_shed"]
+    journal = {n: v for n in JOURNAL_TROUBLE if (v := stats["journal"].get(n))}
+    if journal:
+        trouble["journal"] = journal
     workers = {n: w for n, w in stats["workers"].items() if w["restarts"] or w["stuck"]}
     if workers:
         trouble["workers"] = workers

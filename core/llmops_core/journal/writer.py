@@ -9,20 +9,18 @@ The intake thread appends, the storage's seals ranges and marks them stored; a l
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import errno
-import fcntl
 import itertools
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
+from llmops_core.journal.folder import WriterFolder, write_all
 from llmops_core.journal.format import (
     Damage,
     Range,
@@ -32,13 +30,13 @@ from llmops_core.journal.format import (
     read_records,
     segments,
 )
+from llmops_core.journal.segment import Segment
 from llmops_core.journal.state import STATE_FILE
 from llmops_core.span import Span
 
 __all__ = ["Journal", "new_writer_id"]
 
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
-MARK_BYTES: Final = 64 * 1024
 
 
 def new_writer_id() -> str:
@@ -46,57 +44,33 @@ def new_writer_id() -> str:
     return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(4)}"
 
 
-class _Segment:
-    __slots__ = ("_marks", "bytes", "last_seq", "path")
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.bytes = 0
-        self.last_seq = 0
-        # (first seq, offset) of a record now and then, to read a range without all before it.
-        self._marks: list[tuple[int, int]] = []
-
-    def take(self, first_seq: int, last_seq: int, size: int) -> None:
-        """Note the record of spans that was just written."""
-        offset = self.bytes - size
-        if not self._marks or offset - self._marks[-1][1] >= MARK_BYTES:
-            self._marks.append((first_seq, offset))
-        self.last_seq = last_seq
-
-    def stretch(self, first_seq: int, last_seq: int) -> tuple[int, int]:
-        """Return where records begin and end that hold what is here of a range."""
-        low = bisect.bisect_right(self._marks, first_seq, key=lambda m: m[0])
-        high = bisect.bisect_right(self._marks, last_seq, key=lambda m: m[0])
-        start = self._marks[low - 1][1] if low else 0
-        return start, self._marks[high][1] if high < len(self._marks) else self.bytes
-
-
 class Journal:
     """Appends records. Every method may raise ``OSError``; the caller counts and carries on."""
 
     def __init__(self, root: Path, writer_id: str, *, max_bytes: int) -> None:
-        self.folder = root / writer_id
         self.writer_id = writer_id
+        self._root = root
         self._max_bytes = max_bytes
         self._lock = Lock()
-        self._segments: list[_Segment] = []
+        self._segments: list[Segment] = []
         self._number = 0
         self._fd = -1
         self._stored_to = 0
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Made under a hidden name and locked before it appears: a recoverer that saw the folder
-        # first would take its writer for dead.
-        hidden = root / f".{writer_id}"
-        hidden.mkdir(mode=0o700)
-        self._lock_fd = os.open(hidden / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        #: Whether somebody took the folder away and it cannot be made again; and how often it was.
+        self.gone = False
+        self.remade = 0
+        self._place = WriterFolder(root, writer_id)
         try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            hidden.rename(self.folder)
             self._rotate()
         except OSError:
             self.release()
-            shutil.rmtree(hidden, ignore_errors=True)
+            remove_folder(self.folder)
             raise
+
+    @property
+    def folder(self) -> Path:
+        """Where the journal lies, or belongs."""
+        return self._place.path
 
     @property
     def size(self) -> int:
@@ -116,6 +90,8 @@ class Journal:
         """Write one record of spans, or of tuples of their values; return its size in bytes."""
         data = encode_spans(spans)
         with self._lock:
+            if self.gone:  # what is written where nobody finds it is not journaled
+                raise FileNotFoundError(errno.ENOENT, "the journal's folder is gone")
             self._write(data, (first_seq, last_seq))
         return len(data)
 
@@ -141,14 +117,13 @@ class Journal:
         In this order: while a segment is there, recovery knows that a span of the file of open
         spans has finished since. So a file that cannot be replaced goes before a segment does.
         """
-        path = self.folder / "open"
         try:
             if spans:
-                self._replace(path, encode_spans(spans))
+                self._place.replace("open", encode_spans(spans))
             else:
-                path.unlink(missing_ok=True)
+                self._place.remove("open")
         except OSError:
-            path.unlink(missing_ok=True)
+            self._place.remove("open")
             self.reap()
             raise
         self.reap()
@@ -156,71 +131,112 @@ class Journal:
     def read_range(self, first_seq: int, last_seq: int) -> list[Span]:
         """Read back the spans of a range, in order. For a delivery that fell behind."""
         with self._lock:
-            segments = [s for s in self._segments if s.last_seq >= first_seq]
-            stretches = [(s.path, *s.stretch(first_seq, last_seq)) for s in segments]
+            stretches = [
+                (self._open_again(s), *s.stretch(first_seq, last_seq))
+                for s in self._segments
+                if s.last_seq >= first_seq
+            ]
+            files = contextlib.ExitStack()
+            for descriptor, _, _ in stretches:
+                files.callback(_close, descriptor)
         found: dict[int, Span] = {}
-        for path, start, end in stretches:
-            if start == end:
-                continue
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                file.seek(start)
-                for record in read_records(file.read(end - start), 0, Damage()):
+        with files:
+            for descriptor, start, end in stretches:
+                data = b"" if descriptor < 0 else os.pread(descriptor, end - start, start)
+                for record in read_records(data, 0, Damage()):
                     found.update((s.seq, s) for s in record.spans if s.seq)
         return [found[seq] for seq in sorted(found) if first_seq <= seq <= last_seq]
+
+    def keep_place(self) -> bool:
+        """Make the folder again if somebody took it away, with what is left; say whether that was so.
+
+        A folder that was renamed gives back its segments; of a deleted one there is the segment that
+        is written to. Raises while the folder cannot be made; until then nothing can be appended.
+        """
+        with self._lock:
+            self._check_ours()
+            old, active = self._place, self._segments[-1]
+            in_place = self._fd < 0 or old.has(active.name, self._fd)
+            if in_place and old.is_in_place():
+                self.gone = False
+                return False
+            self.gone = True
+            old.step_aside()
+            self._move_to(WriterFolder(self._root, self.writer_id))
+            old.discard()
+            self.gone = False
+            self.remade += 1
+            return True
+
+    def _move_to(self, place: WriterFolder) -> None:
+        *full, active = self._segments
+        kept = [segment for segment in full if self._moved(segment, place, -1)]
+        writing = self._fd >= 0 and self._moved(active, place, self._fd)
+        self._leave_segment()
+        self._place, self._segments = place, [*kept, active]
+        if writing:
+            self._fd = place.open(active.name, os.O_RDWR | os.O_APPEND)
+
+    def _moved(self, segment: Segment, place: WriterFolder, descriptor: int) -> bool:
+        try:
+            place.take(segment.name, self._place, descriptor)
+        except OSError:  # deleted: what of it is not in memory is missed when it is read back
+            return False
+        return True
+
+    def _open_again(self, segment: Segment) -> int:
+        """Open a segment for reading, or return -1 where it is gone; the caller closes it."""
+        try:
+            if segment is self._segments[-1] and self._fd >= 0:
+                return os.dup(self._fd)
+            return self._place.open(segment.name, os.O_RDONLY)
+        except OSError:
+            return -1
 
     def close(self, *, remove: bool) -> None:
         """Release the lock; with *remove*, everything is stored and the folder goes."""
         with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
-            if remove:
-                remove_folder(self.folder)
-            self.release()
+            self._leave_segment()
+            try:
+                if remove and not self.gone:
+                    remove_folder(self.folder)
+            finally:
+                self.release()
 
     def release(self) -> None:
         """Give up the descriptors without touching a file (a forked child: they are its parent's)."""
-        for name in ("_fd", "_lock_fd"):
-            descriptor = getattr(self, name)
-            if descriptor >= 0:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-                setattr(self, name, -1)
+        self._leave_segment()
+        self._place.release()
 
     def replace_state(self, data: bytes) -> None:
         """Replace the file in which the monitor says how it does."""
         self._check_ours()
-        self._replace(self.folder / STATE_FILE, data)
-
-    def _replace(self, path: Path, data: bytes) -> None:
-        temporary = self.folder / f".{path.name}.tmp"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            _write_all(descriptor, data)
-        finally:
-            os.close(descriptor)
-        temporary.rename(path)
+        self._place.replace(STATE_FILE, data)
 
     def _rotate(self) -> None:
-        path = self.folder / f"{self._number + 1:06d}.log"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        name = f"{self._number + 1:06d}.log"
+        # Read, too: of a segment that somebody deletes this descriptor is all that is left.
+        descriptor = self._place.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         self._leave_segment()
         self._number += 1
         self._fd = descriptor
-        self._segments.append(_Segment(path))
+        self._segments.append(Segment(name))
 
     def _check_ours(self) -> None:
-        if self._lock_fd < 0:
+        if not self._place.held:
             raise OSError(errno.EBADF, "the journal is closed")  # it may be a recoverer's by now
 
     def _write(self, data: bytes, seqs: Range | None = None) -> None:
         self._check_ours()
-        if self._fd < 0 or self._segments[-1].bytes >= SEGMENT_BYTES:
+        if self._fd < 0:
             self._rotate()
+        elif self._segments[-1].bytes >= SEGMENT_BYTES:
+            with contextlib.suppress(OSError):  # a larger segment is better than none
+                self._rotate()
         segment = self._segments[-1]
         size = segment.bytes
         try:
-            _write_all(self._fd, data)
+            write_all(self._fd, data)
             segment.bytes += len(data)
             if seqs is not None:
                 segment.take(*seqs, len(data))
@@ -236,10 +252,7 @@ class Journal:
 
     def _leave_segment(self) -> None:
         descriptor, self._fd = self._fd, -1
-        if descriptor < 0:
-            return
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
+        _close(descriptor)
 
     def reap(self) -> None:
         """Drop the segments that are stored throughout. For when the open spans are as before."""
@@ -257,21 +270,23 @@ class Journal:
                 try:
                     self._write(note)
                 except OSError:  # a full disk, perhaps of these very segments
-                    _shrink(gone.pop(), note)
+                    self._shrink(gone.pop(), note)
             for segment in gone:
-                segment.path.unlink(missing_ok=True)
+                self._place.remove(segment.name)
                 self._segments.remove(segment)
 
+    def _shrink(self, segment: Segment, note: bytes) -> None:
+        """Leave nothing but a note of a segment that is stored throughout. Needs no space.
 
-def _shrink(segment: _Segment, note: bytes) -> None:
-    """Leave nothing but a note of a segment that is stored throughout. Needs no space.
-
-    Killed between the two steps, the file begins with the note and a damaged record.
-    """
-    with segment.path.open("r+b", buffering=0) as file:
-        file.write(note)
-        file.truncate(len(note))
-    segment.bytes = len(note)
+        Killed between the two steps, the file begins with the note and a damaged record.
+        """
+        descriptor = self._place.open(segment.name, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, note, 0)  # over what is there
+            os.ftruncate(descriptor, len(note))
+        finally:
+            os.close(descriptor)
+        segment.bytes = len(note)
 
 
 def remove_folder(folder: Path) -> None:
@@ -289,7 +304,7 @@ def remove_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)

@@ -130,6 +130,7 @@ def test_doctor_tells_what_a_monitor_wrote_of_itself(url: str, llmops: Call) -> 
         "events": {"dropped": {"overload": 7}, "content_shed": 3},
         "spans": {"dropped": {}},
         "exporters": {"lines": {"dropped": 2}},
+        "journal": {"level": "journal", "gone": True, "remade": 2, "full": True, "unjournaled": 9},
         "workers": {
             "intake": {"alive": True, "restarts": 2, "stuck": True},
             "delivery": {"alive": True, "restarts": 0, "stuck": False},
@@ -147,16 +148,30 @@ def test_doctor_tells_what_a_monitor_wrote_of_itself(url: str, llmops: Call) -> 
             "✗ events dropped: 7 (overload)",
             "✗ lines dropped: 2 (exporter)",
             "✗ events without their content: 3 (overload)",
+            "✗ its journal's folder is gone and cannot be made again; spans stay in memory",
+            "✗ its journal's folder was gone and was made again: 2 times",
+            "✗ its journal is full; spans stay in memory",
+            "✗ spans that never were in the journal: 9",
             "✗ thread intake began anew 2 times; it does not move",
             "? lines.export: OSError: 5 times",
         ):
             assert line in out
-        for odd in (b"", b"\xff", b"[]", b'{"storage": 5, "cut_off": {}, "dropped": [1]}'):
+        for odd in (b"", b"\xff", b"[]", b'{"storage": 5, "cut_off": {}, "journal": [1]}'):
             journal.replace_state(odd)
             assert llmops("doctor").code == 0
     finally:
         journal.close(remove=True)
     assert not journal.folder.exists()
+
+
+def test_doctor_says_why_there_can_be_no_journal(url: str, llmops: Call) -> None:
+    root = Path(url.removeprefix("parquet:")) / ".journal"
+    assert json.loads(llmops("doctor", "--json").out)["journals"]["problem"] is None
+    root.parent.mkdir(exist_ok=True)
+    root.write_text("a file")
+    problem = f"{root} is no folder: finished spans are kept in memory only"
+    assert json.loads(llmops("doctor", "--json").out)["journals"]["problem"] == problem
+    assert f"✗ {problem}" in llmops("doctor").out
 
 
 def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
