@@ -34,6 +34,13 @@ GROUPS = {
 #: Columns that nothing of this project writes yet; a test compares them with the code.
 NOT_FILLED = frozenset({"queued_ms", "cost_usd", "price_source", "sample_weight"})
 
+#: What the project itself puts into ``attributes``.
+OWN_ATTRIBUTES = {
+    "llmops.span_limit_exceeded": "on the topmost span of a trace that had more spans than the "
+    "setting `trace_spans` allows: how many were not stored",
+    "llmops.breaker": "on a model call of CrewAI that a breaker stopped: what it said",
+}
+
 TYPES = {
     "text": "text",
     "enum": "text, dictionary-encoded",
@@ -66,6 +73,11 @@ def page() -> str:
     missing = {c.group for c in COLUMNS} - set(GROUPS)
     if missing:
         raise SystemExit(f"docs/make_schema.py: no text for the groups {sorted(missing)}")
+    own = "".join(f"- `{name}`: {text}\n" for name, text in OWN_ATTRIBUTES.items())
+    parts.append(
+        "## Attributes of ours\n\nOthers are named after the framework that they come from.\n\n"
+        + own
+    )
     parts.append(
         "## Values\n\n"
         f"- `kind`: {', '.join(f'`{k}`' for k in KINDS)}\n"

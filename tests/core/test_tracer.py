@@ -304,6 +304,18 @@ def test_a_trace_keeps_as_many_spans_as_it_may_and_counts_the_others() -> None:
     assert bench.tracer.made == len(bench.tracer.finished) + 9
 
 
+def test_below_a_root_that_nobody_saw_the_topmost_span_says_what_is_missing() -> None:
+    bench = Bench(trace_spans=2)
+    bench.start(2, 1)
+    for run in range(3, 7):
+        bench.start(run, 2)
+        bench.end(run)
+    bench.end(2)
+    bench.wait(6)
+    assert set(bench.done) == {"r2", "r3"}
+    assert bench.done["r2"]["attributes"] == {"llmops.span_limit_exceeded": "3"}
+
+
 def test_runs_that_never_end_do_not_fill_the_memory() -> None:
     bench = Bench(open_spans=100)
     for run in range(1, 1001):

@@ -53,7 +53,8 @@ def draft_of(run: Run, mono: int, fields: dict[str, Any], outcome: str) -> Draft
         draft["duration_ms"] = max(0, mono - run.start_ns) / NS_PER_MS
         if run.first_token_ns is not None:
             draft["ttft_ms"] = max(0, run.first_token_ns - run.start_ns) / NS_PER_MS
-    if trace.root is run and trace.over_limit:
+    # Where the root is somebody else's, the topmost spans that are ours say it.
+    if trace.over_limit and (trace.root is run or run.awaited_parent is not None):
         extra = {"llmops.span_limit_exceeded": str(trace.over_limit)}
         draft["attributes"] = {**(draft.get("attributes") or {}), **extra}
     return draft
