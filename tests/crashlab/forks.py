@@ -44,13 +44,19 @@ def left_behind(url: str) -> list[str]:
     return sorted(p.name for p in Path(url.partition(":")[2], ".journal").iterdir())
 
 
-def judged(scenario: str, cell: str, url: str, expected: int, detail: str = "") -> Row:
-    """Compare what is stored with what was recorded, right away and after a recovery."""
+def judged(
+    scenario: str, cell: str, url: str, expected: int, detail: str = "", unanswered: int = 0
+) -> Row:
+    """Compare what is stored with what was recorded, right away and after a recovery.
+
+    Of the *unanswered* requests nobody knows whether they were begun.
+    """
     stale = left_behind(url)
     ids = span_ids(url)
     doubled = len(ids) - len(set(ids))
     text = f"{len(set(ids))} of {expected} spans, {doubled} doubled, {len(stale)} journals left"
-    passed = len(ids) == len(set(ids)) == expected and not left_behind(url)
+    passed = not doubled and not left_behind(url)
+    passed = passed and expected <= len(ids) <= expected + 10 * unanswered
     return Row("forks", scenario, cell, passed, f"{text}{detail}")
 
 
@@ -224,8 +230,13 @@ def ask_all(port: int, numbers: Sequence[int]) -> set[int]:
     return answered
 
 
-def with_server(command: Sequence[str], scenario: str, cell: str, requests: int) -> Row:
-    """Serve requests that record ten spans each, stop the server by SIGTERM, and compare."""
+def with_server(
+    command: Sequence[str], scenario: str, cell: str, requests: int, *, refuses: int = 0
+) -> Row:
+    """Serve requests that record ten spans each, stop the server by SIGTERM, and compare.
+
+    A server that lets go of a connection when it replaces a worker *refuses* so many at most.
+    """
     with tempfile.TemporaryDirectory() as folder:
         url, port = f"parquet:{folder}/data", free_port()
         (Path(folder) / "web.py").write_text(WEB)
@@ -242,9 +253,10 @@ def with_server(command: Sequence[str], scenario: str, cell: str, requests: int)
         began = time.monotonic()
         stderr = server.communicate(timeout=60)[1]
         took = time.monotonic() - began
-        row = judged(scenario, cell, url, len(answered) * 10, f", gone after {took:.1f} s")
-    whole = len(answered) == requests and "Traceback" not in stderr and took < 5
-    detail = row.detail if whole else f"{row.detail}; {len(answered)} answered; {stderr[-1500:]}"
+        detail = f", {len(answered)} of {requests} answered, gone after {took:.1f} s"
+        row = judged(scenario, cell, url, len(answered) * 10, detail, requests - len(answered))
+    whole = len(answered) >= requests - refuses and "Traceback" not in stderr and took < 5
+    detail = row.detail if whole else f"{row.detail}; {stderr[-1500:]}"
     return Row("forks", scenario, cell, row.passed and whole, detail)
 
 
@@ -258,6 +270,10 @@ def servers(requests: int, *, quick: bool = False) -> Iterator[Row]:
             return
         threads = [*gunicorn, "-k", "gthread", "--threads", "4", "web:app"]
         yield with_server(threads, "gunicorn --preload", "gthread", requests)
+        if importlib.util.find_spec("uvicorn_worker"):
+            asgi = [*gunicorn, "-k", "uvicorn_worker.UvicornWorker", "web:asgi"]
+            many = requests // 20  # it replaces a worker without waiting for open connections
+            yield with_server(asgi, "gunicorn --preload", "uvicorn", requests, refuses=many)
     if importlib.util.find_spec("uvicorn"):
         uvicorn = ["uvicorn", "--port", "{port}", "--log-level", "error", "web:asgi"]
         yield with_server(uvicorn, "uvicorn", "one process", requests)
