@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_seconds: float = 2.0
     #: Whether roots join the trace of OpenTelemetry's span around them, as its children.
     join_opentelemetry: bool = False
+    #: Whether a set-up that cannot work raises; else it is logged once, and nothing is recorded.
+    strict: bool = True
 
     def __post_init__(self) -> None:
         for name in ("project", "service", "environment", "app_version"):
@@ -88,10 +90,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         self._check("block_seconds", float, 0.001, 60)
         self._check("idle_seconds", float, 1, 31 * 86_400)
         self._check("shutdown_seconds", float, 0, 3600)
-        if not isinstance(self.join_opentelemetry, bool):
-            raise ConfigError(
-                f"join_opentelemetry={self.join_opentelemetry!r}", "expected True or False"
-            )
+        for name in ("join_opentelemetry", "strict"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}={getattr(self, name)!r}", "expected True or False")
 
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)

@@ -171,6 +171,7 @@ class MonitorConfig(BaseSettings):
     idle_seconds: float | None = None
     shutdown_seconds: float | None = None
     join_opentelemetry: bool | None = None
+    strict: bool | None = None
     max_queue_size: int | None = None
 
     _parts: ClassVar[tuple[str, ...]] = (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
+import logging
 import os
 import threading
 import time
@@ -14,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from llmops_core.breakers import Breakers, make_breakers
 from llmops_core.clock import Clock, SystemClock
-from llmops_core.config import make_settings, storage_url
+from llmops_core.config import Settings, make_settings, storage_url
 from llmops_core.delivery.flushing import FlushReport, report_of
 from llmops_core.delivery.notifying import Notifier
-from llmops_core.errors import ConfigError, MonitorClosed, StorageError
+from llmops_core.errors import ConfigError, LLMOpsError, MonitorClosed, StorageError
 from llmops_core.failures import Failures
 from llmops_core.forking import (
     Reopening,
@@ -28,7 +30,7 @@ from llmops_core.forking import (
 from llmops_core.freeze.freezer import Freezer
 from llmops_core.intake.guard import Guard
 from llmops_core.intake.guarded import GuardedRecorder
-from llmops_core.intake.queue import IntakeQueue
+from llmops_core.intake.queue import IntakeQueue, OffQueue
 from llmops_core.intake.recorder import Recorder
 from llmops_core.leaving import leave_in_journal
 from llmops_core.ledgers import idle_stats
@@ -38,7 +40,7 @@ from llmops_core.pipeline import OPEN_SECONDS, Pipeline
 from llmops_core.plugins import PluginHost
 from llmops_core.query import SpanQuery
 from llmops_core.schema import import_arrow
-from llmops_core.sources import part_lists
+from llmops_core.sources import is_strict, part_lists
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Monitor"]
 
+_log: Final = logging.getLogger("llmops")
 DEFAULT_TIMEOUT: Final = 10.0
 QUERY_SECONDS: Final = 120.0
 #: How long the plugins' start and stop hooks may keep the caller.
@@ -72,6 +75,9 @@ class Monitor:
     stop a run (:class:`~llmops_core.Breakers`); without any nothing of ours is ever raised into the
     program. The keyword settings are those of :class:`~llmops_core.config.Settings`. What the code
     does not give comes from ``LLMOPS_*`` variables, then from ``llmops.toml`` or ``[tool.llmops]``.
+
+    With ``strict=False``, or ``LLMOPS_STRICT=false``, a set-up that cannot work does not raise: it is
+    logged once, and the monitor records nothing (``stats()["off"]`` says why).
     """
 
     def __init__(
@@ -85,16 +91,34 @@ class Monitor:
         clock: Clock | None = None,
         **settings: Any,
     ) -> None:
+        #: Why nothing is recorded; None where all is well.
+        self._off: str | None = None
+        parts = {"exporters": exporters, "collectors": collectors, "plugins": plugins}
+        try:
+            self._set_up(storage, parts, breakers, clock, settings)
+        except Exception as error:
+            if is_strict(settings):
+                raise
+            self._turn_off(error)
+
+    def _set_up(
+        self,
+        storage: Any,
+        parts: Mapping[str, Any],
+        breakers: Breakers | Mapping[str, Any] | None,
+        clock: Clock | None,
+        settings: Mapping[str, Any],
+    ) -> None:
         self.settings = make_settings(settings)
         self._clock = clock or SystemClock()
         limits = make_breakers(breakers)
         self._guard = None if limits is None else Guard(limits, self._clock.monotonic_ns)
         self._failures = Failures()
         named = part_lists()
-        self._host = PluginHost(listed("plugins", plugins, named))
+        self._host = PluginHost(listed("plugins", parts["plugins"], named))
         self._target = storage_url() if storage is None else storage
-        self._exporters = parts_of(self._host, "exporter", exporters, named)
-        self._collectors = parts_of(self._host, "collector", collectors, named)
+        self._exporters = parts_of(self._host, "exporter", parts["exporters"], named)
+        self._collectors = parts_of(self._host, "collector", parts["collectors"], named)
         self._notifier = Notifier(self._host, self._failures)
         self._lock = threading.RLock()
         self._closing = self._closed = False
@@ -122,6 +146,22 @@ class Monitor:
             close_with_multiprocessing(self, Monitor.close)
         watch_for_multiprocessing(self, Monitor.close)
         self._notifier.tell_and_wait("llmops_monitor_started", HOOK_SECONDS, monitor=self)
+
+    def _turn_off(self, error: Exception) -> None:
+        """Become a monitor that takes everything and records nothing; say so once."""
+        self._off = str(error) if isinstance(error, LLMOpsError) else type(error).__name__
+        self.settings, self._clock = Settings(), SystemClock()
+        self._failures, self._host, self._target = Failures(), PluginHost(), "off:"
+        self._failures.report("monitor", "set_up", error, quiet=True)
+        self._guard = self._pipeline = self._reopening = self._journal_root = self._left = None
+        self._exporters, self._collectors = {}, {}
+        self._lock, self._ended = threading.RLock(), threading.Event()
+        self._closing = self._closed = False
+        self._late, self._deliver, self._pid = (), [], os.getpid()
+        self.recorder = self._make_recorder(OffQueue(), Freezer(0))
+        _monitors.add(self)
+        with contextlib.suppress(Exception):  # the application's log handler may fail
+            _log.warning("nothing is monitored: %s", self._off)
 
     # ---- reading ----
 
@@ -176,6 +216,7 @@ class Monitor:
         stats = self._stats()
         stats["wrapper_runs_skipped"] = self.recorder.skipped
         stats["plugins"] = self._host.names
+        stats["off"] = self._off
         if self._guard is not None:
             stats["breakers"] = self._guard.stats()
         return stats
@@ -282,7 +323,7 @@ class Monitor:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
+        state = "closed" if self._closed else "open" if self._off is None else "off"
         return f"<Monitor {storage_name(self._target)} {state}>"
 
     @property
@@ -333,6 +374,8 @@ class Monitor:
     def _submit_query(self, query: SpanQuery | None, conditions: Mapping[str, Any]) -> Future[Any]:
         if self._closed:
             raise _closed_error()
+        if self._off is not None:
+            raise StorageError(f"nothing is monitored: {self._off}", do="set strict=True to see it")
         query = SpanQuery.from_arguments(query, conditions)
         import duckdb  # noqa: F401 - first on the caller's thread, like pyarrow
 
@@ -356,6 +399,9 @@ class Monitor:
         self._ended = threading.Event()
         self._closing = self._closed  # a thread of the parent's may have been closing it
         self._failures.after_fork()
+        if self._off is not None:
+            self.recorder.queue = OffQueue()
+            return
         if self._guard is not None:
             self._guard.after_fork()
         if self._pipeline is not None:

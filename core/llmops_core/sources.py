@@ -27,6 +27,7 @@ __all__ = [
     "default_storage",
     "environment",
     "file_settings",
+    "is_strict",
     "make_storage_url",
     "part_lists",
     "resolve_settings",
@@ -118,6 +119,24 @@ def resolve_settings(
         raise ConfigError(f"{error.found}, from {told.source}", error.expected, error.do) from None
     sources = {name: values[name].source if name in values else DEFAULT for name in _FIELDS}
     return settings, sources
+
+
+def is_strict(given: Mapping[str, Any]) -> bool:
+    """Whether a set-up that cannot work raises. Asked when it failed, so nothing may be amiss here.
+
+    A value that is none, and a file that cannot be read, leave it at that.
+    """
+    told = given.get("strict")
+    if isinstance(told, bool):
+        return told
+    text = os.environ.get("LLMOPS_STRICT", "").strip().lower()
+    if text:
+        return text not in ("false", "0")
+    try:
+        setting = file_settings().get("strict")
+    except ConfigError:
+        return True
+    return setting is None or setting.value is not False
 
 
 def check_extensions(told: Mapping[str, Any], source: str) -> None:

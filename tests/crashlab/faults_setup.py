@@ -73,6 +73,36 @@ def wrong_child(cell: dict[str, Any], side: Path) -> None:
     side.write_text(json.dumps(came))
 
 
+def off_child(cell: dict[str, Any], side: Path) -> None:
+    """Try each wrong set-up without being strict: one line is logged, and the program goes on."""
+    from llmops_core import LLMOpsError, Monitor
+
+    came: dict[str, Any] = {}
+    for name, (arguments, said) in WRONG.items():
+        lines: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record, lines=lines: lines.append(record.getMessage())  # type: ignore[misc]
+        logging.getLogger("llmops").addHandler(handler)
+        monitor = Monitor(**{"storage": "memory:", "strict": False, **arguments})
+        for run in range(10):
+            monitor.recorder.start(run, None, {"kind": "tool", "name": "t"})
+            monitor.recorder.end(run, None, {"outcome": "ok"})
+        complete = monitor.flush(5).complete
+        try:
+            refused = f"{monitor.query().num_rows} rows"
+        except LLMOpsError as error:
+            refused = str(error)
+        stats = monitor.stats()
+        monitor.close()
+        logging.getLogger("llmops").removeHandler(handler)
+        came[name] = {
+            "lines": lines, "complete": complete, "dropped": stats["events"]["dropped"],
+            "missing": [s for s in said for text in (lines[0], refused) if s.lower() not in text.lower()],
+            "secret": "secret" in f"{lines}{refused}{stats}",
+        }  # fmt: skip
+    side.write_text(json.dumps(came))
+
+
 class _Lines(logging.Handler):
     """A log handler of the application that itself runs something monitored."""
 
@@ -148,11 +178,28 @@ def setup(quick: bool) -> Iterator[Row]:
             told = came.get(name, {"missing": ["all"], "text": "", "threads": 0, "secret": False})
             good = not told["missing"] and not told["threads"] and not told["secret"]
             yield Row("faults", f"set-up: {name}", "core", good, told["text"][:100])
+        yield _off_row(zygote)
         yield _logging_row(zygote)
     finally:
         zygote.close()
     yield _import_row()
     yield _nowhere_row()
+
+
+def _off_row(zygote: Zygote) -> Row:
+    came = zygote.run({"run": "faults_setup:off_child"})["record"]
+    bad = [
+        name
+        for name in WRONG
+        if name not in came
+        or len(came[name]["lines"]) != 1
+        or not came[name]["complete"]
+        or came[name]["dropped"] != {"off": 20}
+        or came[name]["missing"]
+        or came[name]["secret"]
+    ]
+    detail = f"{len(came)} wrong set-ups, each one line in the log; wrong: {bad or 'none'}"
+    return Row("faults", "set-up: strict=False", "core", not bad, detail)
 
 
 def _logging_row(zygote: Zygote) -> Row:

@@ -26,6 +26,7 @@ __all__ = [
     "START",
     "HostEvent",
     "IntakeQueue",
+    "OffQueue",
 ]
 
 START: Final = 0
@@ -249,3 +250,14 @@ class IntakeQueue:
         if count and any(n in fields for n in ("input", "output")):
             self.content_shed += 1
         return (*event[:5], kept, EVENT_BYTES, event[7])
+
+
+class OffQueue(IntakeQueue):
+    """The queue of a monitor that could not be set up: it counts and takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1, lambda: None)
+
+    def put(self, event: HostEvent) -> None:
+        """Count an event that nobody records."""
+        self.count_dropped("off", 1)
