@@ -84,6 +84,18 @@ def test_a_file_of_the_folder_and_the_tail_are_read(engine: DuckEngine, folder: 
     assert run(engine, "SELECT count(*) FROM tail").num_rows == 1
 
 
+def test_what_is_set_holds_where_queries_run(engine: DuckEngine) -> None:
+    """A cursor does not have the settings that its connection has for itself."""
+    names = ("python_enable_replacements", "TimeZone", "parquet_metadata_cache", "memory_limit")
+    found = run(engine, f"SELECT name, value FROM duckdb_settings() WHERE name IN {names}")
+    assert dict(zip(*found.to_pydict().values(), strict=True)) == {
+        "python_enable_replacements": "false",
+        "TimeZone": "UTC",
+        "parquet_metadata_cache": "true",
+        "memory_limit": "1.8 GiB",
+    }
+
+
 def test_an_error_does_not_repeat_what_it_was_about(engine: DuckEngine) -> None:
     for sql in (f"SELECT '{SECRET}'::INTEGER", f"SELECT {SECRET!r} FROM nowhere"):
         with pytest.raises(StorageError) as caught:

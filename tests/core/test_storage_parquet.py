@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -22,6 +23,7 @@ from llmops_core import ConfigError, LLMOpsError, StorageError, UnknownStorage, 
 from llmops_core.batch import spans_from_arrow
 from llmops_core.plugins import PluginHost
 from llmops_core.query import duckdb as duckdb_compiler
+from llmops_core.query.duckdb import Statement
 from llmops_core.schema import COLUMN_NAMES
 from llmops_core.storage.parquet import ParquetStorage
 from llmops_core.testing import full_span, make_batch, make_span
@@ -309,6 +311,39 @@ class TestForeignFiles:
             {"count": 1, "sum_measurements.score": None}
         ]
 
+    @pytest.mark.parametrize("aged", [0, 1], ids=["the older file", "the newer file"])
+    def test_a_file_that_lacks_a_column_is_read_beside_one_that_has_it(
+        self, store: Store, folder: Path, aged: int
+    ) -> None:
+        store.write(full_span(1))
+        store.write(full_span(2))
+        path = folder / files(folder)[aged]
+        pq.write_table(pq.read_table(path).drop_columns(["resume_key", "measurements"]), path)
+        lacking, having = full_span(1 + aged), full_span(2 - aged)
+        for _ in range(2):  # the second query knows what the first met
+            keys = store.query(columns=["resume_key"], order=["-seq"])["resume_key"].to_pylist()
+            assert keys == ([having.resume_key, None] if aged == 0 else [None, having.resume_key])
+            assert store.names(equal={"resume_key": having.resume_key}) == [having.name]
+            assert store.names(where=[("measurements.score", "is null")]) == [lacking.name]
+            assert store.rows(aggregates=["count"]) == [{"count": 2}]
+
+    def test_footers_of_files_that_are_alike_are_not_all_read_first(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write(make_span(1))
+        store.write(make_span(2))
+        storage = store.storage
+        assert isinstance(storage, ParquetStorage)
+        execute, asked = storage._engine.execute, []
+
+        def note(statement: Statement, *arguments: Any) -> pa.Table:
+            asked.append(statement.sql)
+            return execute(statement, *arguments)
+
+        monkeypatch.setattr(storage._engine, "execute", note)
+        assert store.names() == ["span-2", "span-1"]
+        assert all("union_by_name=false" in sql for sql in asked)
+
     def test_a_file_that_vanishes_during_a_query_is_not_missed(
         self, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -319,10 +354,10 @@ class TestForeignFiles:
         run = storage._engine.run
         victims = [folder / "2026-01-01" / "events_writer1_1-1.parquet"]
 
-        def run_after_a_deletion(*arguments: object) -> pa.Table:
+        def run_after_a_deletion(*arguments: Any, **options: Any) -> pa.Table:
             while victims:
                 victims.pop().unlink()
-            return run(*arguments)  # type: ignore[arg-type]
+            return run(*arguments, **options)
 
         monkeypatch.setattr(storage._engine, "run", run_after_a_deletion)
         assert store.names() == ["span-2"]

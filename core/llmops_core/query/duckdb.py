@@ -45,7 +45,9 @@ _ERROR_RATE: Final = (
 class Statement:
     """SQL text with numbered parameters, and their values."""
 
-    def __init__(self, files: Sequence[str] = (), *, clean: bool = False) -> None:
+    def __init__(
+        self, files: Sequence[str] = (), *, clean: bool = False, alike: bool = False
+    ) -> None:
         self.sql = ""
         self._clean = clean
         self.values: list[Any] = []
@@ -53,7 +55,7 @@ class Statement:
         self.source = _TAIL
         if files:
             # A folder named "a=b" must not become a column, hence no hive partitioning.
-            options = "union_by_name=true, hive_partitioning=false"
+            options = f"union_by_name={str(not alike).lower()}, hive_partitioning=false"
             scan = f"read_parquet({self.bind_list(files)}, {options})"
             self.source = f"(FROM {scan} UNION ALL BY NAME {_TAIL})"
 
@@ -79,12 +81,15 @@ def compile_query(
     *,
     bound: Filter | None = None,
     clean: bool = False,
+    alike: bool = False,
 ) -> Statement:
     """Compile a query over Parquet *files* and the table ``tail``. *bound* is one more filter.
 
     With *clean*, texts to compare with are made as a storage makes them before it stores them.
+    *alike* says that the first file has every column: then the footers of the others are read only
+    with their rows, and the query fails if it asks one of them for a column that it lacks.
     """
-    statement = Statement(files, clean=clean)
+    statement = Statement(files, clean=clean, alike=alike)
     if query.is_grouped:
         statement.sql = _groups(statement, query)
     else:
@@ -93,7 +98,12 @@ def compile_query(
 
 
 def boundary(
-    query: SpanQuery, files: Sequence[str] = (), *, clean: bool = False, wide: bool = False
+    query: SpanQuery,
+    files: Sequence[str] = (),
+    *,
+    clean: bool = False,
+    wide: bool = False,
+    alike: bool = False,
 ) -> Statement | None:
     """Compile the search for the last value of the first order column that the page can hold.
 
@@ -103,7 +113,7 @@ def boundary(
     """
     if query.is_grouped or query.limit is None or not (files or wide):
         return None
-    statement = Statement(files, clean=clean)
+    statement = Statement(files, clean=clean, alike=alike)
     first = query.effective_order[0]
     expression = _expression(statement, first.column)
     statement.sql = (

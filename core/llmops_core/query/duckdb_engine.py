@@ -36,16 +36,19 @@ QUERY_SECONDS: Final = 60.0
 MEMORY: Final = "2GB"
 THREADS: Final = 4
 
+# Of the whole engine: what is set for a connection alone does not hold for its cursors.
 _SETTINGS: Final = (
-    "SET autoinstall_known_extensions=false",
-    "SET autoload_known_extensions=false",
-    "SET allow_community_extensions=false",
-    "SET python_enable_replacements=false",  # else a name in SQL could be a Python variable
-    "SET temp_directory=''",
-    "SET TimeZone='UTC'",
-    f"SET memory_limit='{MEMORY}'",
-    "SET enable_external_access=false",
-    "SET lock_configuration=true",
+    "SET GLOBAL autoinstall_known_extensions=false",
+    "SET GLOBAL autoload_known_extensions=false",
+    "SET GLOBAL allow_community_extensions=false",
+    "SET GLOBAL python_enable_replacements=false",  # else a name in SQL could be a Python variable
+    "SET GLOBAL temp_directory=''",
+    "SET GLOBAL TimeZone='UTC'",
+    # Footers are checked against the files' times; to decode them takes longer than a small query.
+    "SET GLOBAL parquet_metadata_cache=true",
+    f"SET GLOBAL memory_limit='{MEMORY}'",
+    "SET GLOBAL enable_external_access=false",
+    "SET GLOBAL lock_configuration=true",
 )
 
 
@@ -114,13 +117,18 @@ class DuckEngine:
         tail: pa.Table,
         files: Sequence[str] = (),
         cancellation: Cancellation | None = None,
+        *,
+        alike: bool = False,
     ) -> pa.Table:
         """Answer a query over the Parquet files and the rows of *tail*.
 
-        Raises ``EngineError`` if DuckDB does not run it to its end within the time limit, and
+        *alike* is a guess that the files have the columns of the first one, which has all: it
+        saves much where there are many, and the query fails where the guess is wrong. Raises
+        ``EngineError`` if DuckDB does not run it to its end within the time limit, and
         ``QueryError`` on a value that no column can hold.
         """
-        return self._run(query, lambda _, __: tail, files, cancellation or Cancellation())
+        cancellation = cancellation or Cancellation()
+        return self._run(query, lambda _, __: tail, files, cancellation, alike=alike)
 
     def run_over(self, query: SpanQuery, scan: Scan, cancellation: Cancellation) -> pa.Table:
         """Answer a query over rows that lie where DuckDB itself may not go.
@@ -139,13 +147,14 @@ class DuckEngine:
         cancellation: Cancellation,
         *,
         wide: bool = False,
+        alike: bool = False,
     ) -> pa.Table:
         bound = None
-        search = boundary(query, files, clean=self._clean, wide=wide)
+        search = boundary(query, files, clean=self._clean, wide=wide, alike=alike)
         if search is not None:
             narrow = msgspec.structs.replace(query, columns=("span_id",))
             bound = _bound(query, self.execute(search, scan(narrow, None), cancellation))
-        statement = compile_query(query, files, bound=bound, clean=self._clean)
+        statement = compile_query(query, files, bound=bound, clean=self._clean, alike=alike)
         table = self.execute(statement, scan(query, bound), cancellation)
         try:
             return shape(table, query)
@@ -232,8 +241,8 @@ def _locked_connection(folder: Path | None) -> duckdb.DuckDBPyConnection:
     if folder is not None:
         # Before external access ends, else it cannot be set; text is quoted, as SET binds nothing.
         quoted = str(folder).replace("'", "''")
-        connection.execute(f"SET allowed_directories=['{quoted}']")
-    connection.execute(f"SET threads={min(THREADS, os.cpu_count() or 1)}")
+        connection.execute(f"SET GLOBAL allowed_directories=['{quoted}']")
+    connection.execute(f"SET GLOBAL threads={min(THREADS, os.cpu_count() or 1)}")
     for setting in _SETTINGS:
         connection.execute(setting)
     return connection

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llmops_core.errors import StorageError
-from llmops_core.schema import COLUMNS, arrow_schema
+from llmops_core.schema import COLUMN_NAMES, COLUMNS, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +33,7 @@ __all__ = [
     "day_of",
     "days",
     "file_name",
+    "has_every_column",
     "is_day",
     "is_readable",
     "list_day",
@@ -226,6 +227,20 @@ def is_readable(path: str, filesystem: fs.FileSystem | None = None) -> bool:
         return _fits(metadata.schema.to_arrow_schema())
     except (pa.ArrowException, OSError, ValueError):
         return False
+
+
+def has_every_column(path: str) -> bool:
+    """Whether a file's footer can be read and names every column of the schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = set(pq.read_schema(path).names)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    return names.issuperset(COLUMN_NAMES)
 
 
 def _fits(schema: pa.Schema) -> bool:

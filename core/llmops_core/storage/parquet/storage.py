@@ -8,6 +8,7 @@ the tails of the journals beside them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ from llmops_core.storable import storable
 from llmops_core.storage.parquet.files import (
     RangeFile,
     file_name,
+    has_every_column,
     is_readable,
     list_files,
     make_folder,
@@ -76,6 +78,7 @@ class ParquetStorage:
         self._compacted = CompactedFiles()
         self._lock = threading.Lock()
         self._unreadable: dict[str, tuple[int, int]] = {}
+        self._are_alike = True
         renew_after_fork(self)
 
     def after_fork(self) -> None:
@@ -202,7 +205,7 @@ class ParquetStorage:
             try:
                 tail, files = self._source(query.since)
                 paths = [f.path for f in files]
-                return self._engine.run(query, tail, paths, cancellation)
+                return self._answer(query, tail, paths, cancellation)
             except (UnreadableDataError, FileNotFoundError) as error:
                 gone = isinstance(error, FileNotFoundError)
                 if moves < _MOST_MOVES and (gone or not all(map(os.path.exists, paths))):
@@ -216,6 +219,20 @@ class ParquetStorage:
                 if not bad:
                     raise
                 self._leave_out(bad)
+
+    def _answer(
+        self, query: SpanQuery, tail: pa.Table, paths: list[str], cancellation: Cancellation
+    ) -> pa.Table:
+        """Answer from files that are taken to have the same columns, until that was wrong."""
+        # The newest is first, as what it has is taken to be what all have.
+        ordered = paths[::-1]
+        if self._are_alike and ordered and has_every_column(ordered[0]):
+            with contextlib.suppress(UnreadableDataError):
+                return self._engine.run(query, tail, ordered, cancellation, alike=True)
+            table = self._engine.run(query, tail, paths, cancellation)
+            self._are_alike = False
+            return table
+        return self._engine.run(query, tail, paths, cancellation)
 
     def _source(self, since: int | None) -> tuple[pa.Table, list[RangeFile]]:
         """Return the tail and the files that together hold every span once."""
