@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, pairwise, repeat
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -285,13 +286,18 @@ def _array(values: Sequence[Any] | None, kind: pa.DataType, count: int) -> pa.Ar
 def _map_array(values: Sequence[Mapping[str, Any] | None], kind: pa.MapType) -> pa.Array:
     import pyarrow as pa
 
-    maps = [value for value in values if value is not None]
+    maps = list(filter(None, values))
     keys = pa.array(list(chain.from_iterable(maps)), kind.key_type)
-    items = pa.array(list(chain.from_iterable(m.values() for m in maps)), kind.item_type)
-    ends = list(accumulate((len(value or ()) for value in values), initial=0))
-    # Where a start is null, the map is; the last number is an end.
-    starts = [None if v is None else at for v, at in zip(values, ends, strict=False)]
-    return pa.MapArray.from_arrays(pa.array([*starts, ends[-1]], pa.int32()), keys, items)
+    items = chain.from_iterable(map(methodcaller("values"), maps))
+    if len(maps) == len(values):
+        starts: list[int | None] = list(accumulate(map(len, maps), initial=0))
+    else:
+        ends = list(accumulate((len(value or ()) for value in values), initial=0))
+        # Where a start is null, the map is; the last number is an end.
+        starts = [None if v is None else at for v, at in zip(values, ends, strict=False)]
+        starts.append(ends[-1])
+    taken = pa.array(list(items), kind.item_type)
+    return pa.MapArray.from_arrays(pa.array(starts, pa.int32()), keys, taken)
 
 
 def spans_to_arrow(rows: Sequence[Span]) -> pa.Table:

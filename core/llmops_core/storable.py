@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from itertools import chain
+from operator import methodcaller
+from typing import Any, Final, TypeVar
 
 from llmops_core.batch import SpanBatch
 from llmops_core.errors import PermanentError
@@ -20,6 +22,7 @@ from llmops_core.span import Span
 
 __all__ = ["clean_text", "sanitize_text", "storable"]
 
+T = TypeVar("T")
 _NUL: Final = "\x00"
 _NUL_SIGN: Final = "\u2400"
 _REPLACEMENT: Final = "\ufffd"
@@ -99,15 +102,21 @@ def _floats(values: Iterable[float | None]) -> bool:
 
 
 def _lists(values: Iterable[Sequence[str] | None]) -> bool:
-    return all(_texts(value) for value in values if value)
+    return _texts(chain.from_iterable(filter(None, values)))
 
 
 def _maps(values: Iterable[Mapping[str, str] | None]) -> bool:
-    return all(_texts(value) and _texts(value.values()) for value in values if value)
+    known = list(filter(None, values))
+    return _texts(chain.from_iterable(known)) and _texts(_values(known))
 
 
 def _numbers(values: Iterable[Mapping[str, float] | None]) -> bool:
-    return all(_texts(value) and _floats(value.values()) for value in values if value)
+    known = list(filter(None, values))
+    return _texts(chain.from_iterable(known)) and _floats(_values(known))
+
+
+def _values(maps: Iterable[Mapping[str, T]]) -> Iterable[T]:
+    return chain.from_iterable(map(methodcaller("values"), maps))
 
 
 _CLEAN: Final[dict[str, Callable[[Any], bool]]] = {
