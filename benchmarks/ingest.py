@@ -6,7 +6,7 @@ one batch through the collectors to Parquet. Both take the same spans, one right
 each round; CPU time of the process::
 
     python benchmarks/ingest.py
-    python benchmarks/ingest.py --database mariadb
+    python benchmarks/ingest.py --database postgresql
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from llmops_core.schema import arrow_schema
 from llmops_core.span import Span
 from llmops_core.storage.parquet import ParquetStorage
 
+DATABASES = ("postgresql", "mariadb", "clickhouse")
 T = TypeVar("T")
 
 
@@ -152,12 +153,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spans", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--database", choices=("mariadb",), help="a database beside its own way")
+    parser.add_argument("--database", choices=DATABASES, help="a database beside its own way in")
+    parser.add_argument("--batch", type=int, default=500, help="spans of one write to a database")
     options = parser.parse_args()
     if options.database:
-        import ingest_mariadb
+        import ingest_databases
 
-        return ingest_mariadb.run(options.spans, options.rounds)
+        return ingest_databases.run(options.database, options.spans, options.rounds, options.batch)
     print(f"Python {sys.version.split()[0]}; CPU µs a span, median of {options.rounds} rounds")
     for chars in (200, 2_000):
         with tempfile.TemporaryDirectory() as folder:
