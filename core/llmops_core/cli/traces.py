@@ -44,6 +44,7 @@ def traces(
     """List the newest traces, one line each.
 
     A trace is listed by its root: --kind and --outcome are the root's, whatever happened below it.
+    Where that is another process's, by what began here below it.
     """
     from llmops_core.cli.console import print_json, reading
     from llmops_core.query import SpanQuery
@@ -62,8 +63,9 @@ def traces(
     with reading(storage) as reader:
         table = reader.query(query)
         rows = table.to_pylist()
-        if page is None and outcome is None and kind is None:
-            rows += _open_traces(reader, query, session)[:limit]
+        if page is None:
+            asked = {k: v for k, v in (("kind", kind), ("outcome", outcome)) if v is not None}
+            rows += _open_traces(reader, query, session, asked)[:limit]
             rows.sort(key=lambda row: row["start_time"], reverse=True)
         _add_totals(reader, rows)
         stored = bool(rows) or reader.query(limit=1, columns=["trace_id"]).num_rows > 0
@@ -89,20 +91,23 @@ def _check(column: str, value: str | None) -> None:
 
 
 def _open_traces(
-    reader: StorageReader, query: SpanQuery, session: str | None
+    reader: StorageReader, query: SpanQuery, session: str | None, asked: dict[str, str]
 ) -> list[dict[str, Any]]:
     """Return traces among the newest spans without a root, newest first.
 
     The root has not ended, or is another process's: then what is stored begins with its child.
+    Only those of the kind and the outcome *asked* for; what has not ended has neither yet.
     """
     from llmops_core.query import SpanQuery
 
+    elsewhere = [(f"attributes.{REMOTE_PARENT}", "is not null")] if asked else []
     newest = reader.query(
         SpanQuery.build(
             since=query.since,
             columns=(*_COLUMNS, "attributes"),
             limit=_OPEN_SEARCH,
-            equal={"session_id": session} if session else None,
+            where=elsewhere,
+            equal={**asked, **({"session_id": session} if session else {})},
         )
     ).to_pylist()
     first: dict[str, dict[str, Any]] = {}

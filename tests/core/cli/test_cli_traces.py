@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -209,3 +210,34 @@ def test_a_trace_that_began_in_another_process_is_not_open(url: str, llmops: Cal
     assert (row["name"], row["outcome"], row["spans"]) == ("desk", "ok", 1)
     assert row["duration_ms"] is not None
     assert "attributes" not in row
+
+
+def test_a_trace_that_began_in_another_process_is_found_by_kind_and_outcome(
+    url: str, llmops: Call
+) -> None:
+    with Monitor(url) as monitor:
+
+        @monitor_llm("tidy", "tool", monitor=monitor)
+        def tidy() -> None: ...
+
+        @monitor_llm("desk", "agent", monitor=monitor)
+        def desk(*, works: bool) -> None:
+            tidy()
+            if not works:
+                raise ValueError("no")
+
+        for number, works in ((1, True), (2, False)):
+            header = f"00-{number:032x}-b7ad6b7169203331-01"
+            with monitoring_trace(traceparent=header), contextlib.suppress(ValueError):
+                desk(works=works)
+
+    def listed(*args: str) -> list[str]:
+        rows = json.loads(llmops("traces", "--json", *args).out)["traces"]
+        return [f"{row['name']} {row['outcome']} {row['spans']}" for row in rows]
+
+    assert sorted(listed()) == ["desk error 2", "desk ok 2"]
+    assert sorted(listed("--kind", "agent")) == ["desk error 2", "desk ok 2"]
+    assert listed("--kind", "tool") == [], "below what began here"
+    assert listed("--outcome", "error") == ["desk error 2"]
+    assert listed("--kind", "agent", "--outcome", "ok") == ["desk ok 2"]
+    assert listed("--outcome", "ok", "--session", "another") == []
