@@ -47,14 +47,12 @@ framework gives, the tree is the suite's.
 |---|---|---|
 | LangChain | 14 | |
 | plain functions (`@monitor_llm`) | 14 | |
-| CrewAI, latest | 13 | `abandoned` |
-| CrewAI, oldest | 12 | `abandoned`, `retry` |
+| CrewAI | 13 | `abandoned` |
 | agents: LangGraph | 4 | |
 | agents: plain functions | 4 | |
-| agents: CrewAI, latest | 4 | |
-| agents: CrewAI, oldest | 3 | `interrupt` |
+| agents: CrewAI | 4 | |
 
-What the bus told of each program that is not played is recorded, and a test compares it with what the
+What the bus told of the program that is not played is recorded, and a test compares it with what the
 release tells when the tests run:
 
 """
@@ -63,10 +61,6 @@ release tells when the tests run:
 WHY = {
     "abandoned": "A reader leaves a stream. CrewAI's bus tells nothing of it: after the first piece of a"
     " crew whose reader leaves, no event comes. Its spans become `incomplete` when the monitor closes.",
-    "retry": "In 1.13 the agent's second execution starts inside the first, which ends well, and a failed"
-    " call brings a text alone: neither the attempt nor the error's type is told.",
-    "interrupt": "In 1.13 a flow that is resumed tells no `flow_started`, only how its methods go on; the"
-    " pause itself is recorded.",
 }
 RECORDINGS = ROOT / "tests" / "integrations" / "crewai" / "recordings"
 

@@ -101,13 +101,12 @@ _is_replaying: Final = getattr(event_bus, "is_replaying", bool)
 class Book:
     """What is recorded into one monitor: which crews, or all, and the trees of their runs."""
 
-    def __init__(self, monitor: Monitor, *, flows_tell_failures: bool) -> None:
+    def __init__(self, monitor: Monitor) -> None:
         recorder = monitor.recorder
         trees = CrewTrees(
             recorder.freeze,
             lambda where, error: recorder.report(f"crewai {where}", error),
             recorder.skip,
-            flows_tell_failures=flows_tell_failures,
         )
         self.base = recorder
         self.recorder = recorder.in_order(trees)
@@ -307,8 +306,7 @@ class Bus:
             book = self._books.get(monitor)
             if book is None:
                 self._find_classes()
-                tells = any(cls.__name__ == "FlowFailedEvent" for cls in self._classes)
-                book = self._books[monitor] = Book(monitor, flows_tell_failures=tells)
+                book = self._books[monitor] = Book(monitor)
                 monitor.before_flush(self.deliver)
                 self._active = tuple(self._books.values())
             return book

@@ -45,13 +45,10 @@ class CrewTrees:
         freeze: Callable[[object], Any],
         report: Callable[[str, BaseException], None],
         skip: Callable[[], None],
-        *,
-        flows_tell_failures: bool = True,
     ) -> None:
         self._freeze = freeze
         self._report = report
         self._skip = skip
-        self._flows_tell_failures = flows_tell_failures
         self._nodes = Nodes()
         #: What came later than events wait for each other: ends before their start, and runs
         #: before the one around them.
@@ -204,8 +201,6 @@ class CrewTrees:
             self._tell_end(node, fields, tell, tell.mono)
         if node.run_id == node.root:
             self._settle_untyped(node.root, tell)
-        if kind == "method_execution_failed" and not self._flows_tell_failures:
-            self._fail_flow(node, fields, tell)
 
     def _paired(self, kind: str, run_id: int) -> Node | None:
         """Return the run that an end belongs to.
@@ -290,17 +285,6 @@ class CrewTrees:
     def _tell_end(self, node: Node, fields: dict[str, Any], tell: Tell, at: int) -> None:
         fields["kind"], fields["name"] = node.kind, node.name
         tell.end(node.run_id, node.above, fields, at=at)
-
-    def _fail_flow(self, method: Node, fields: dict[str, Any], tell: Tell) -> None:
-        """Before 1.15.6 a flow that fails has no end: its method's failure is all there is."""
-        flow = method.nearest("flow_started")
-        if flow is None or flow.hidden or flow.ended:
-            return
-        flow.ended, flow.outcome = True, "error"
-        names = ("outcome", "error_type", "error_message")
-        told: dict[str, Any] = {name: fields[name] for name in names if name in fields}
-        self._carry(flow, told)
-        self._tell_end(flow, told, tell, tell.mono)
 
     # ---- errors ----
 

@@ -1,7 +1,4 @@
-"""Real crews with scripted models, each with the span tree that it must yield.
-
-``OLDEST`` holds the trees of releases that tell less: 1.13 wraps a retried agent in the failed one.
-"""
+"""Real crews with scripted models, each with the span tree that it must yield."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any, Final
 
 from crewai.flow.flow import Flow, listen, router, start
@@ -17,21 +13,12 @@ from crewai_kit import Broken, Process, ScriptedLLM, Search, act, agent, call, c
 
 SCENARIOS: Final[dict[str, Callable[[], Any]]] = {}
 EXPECTED: Final[dict[str, str]] = {}
-OLDEST: Final[dict[str, str]] = {}
-IS_OLDEST: Final = tuple(int(p) for p in version("crewai").split(".")[:2]) < (1, 15)
 
 
-def expected(name: str) -> str:
-    """Return the tree of this release."""
-    return OLDEST.get(name, EXPECTED[name]) if IS_OLDEST else EXPECTED[name]
-
-
-def scenario(tree: str, oldest: str | None = None) -> Callable[[Callable[[], Any]], Any]:
+def scenario(tree: str) -> Callable[[Callable[[], Any]], Any]:
     def register(play: Callable[[], Any]) -> Callable[[], Any]:
         SCENARIOS[play.__name__] = play
         EXPECTED[play.__name__] = tree
-        if oldest is not None:
-            OLDEST[play.__name__] = oldest
         return play
 
     return register
@@ -259,17 +246,7 @@ workflow crew error Exception
     agent a ok attempt=2
       llm scripted-1 [a] ok 12+3 tokens
     guardrail never [a] error GuardrailRejected attempt=2
-""",
-    oldest="""\
-workflow crew error CrewError
-  task t [a] error TaskError
-    agent a ok
-      llm scripted-1 [a] ok 12+3 tokens
-    guardrail never [a] error GuardrailRejected
-    agent a ok attempt=2
-      llm scripted-1 [a] ok 12+3 tokens
-    guardrail never [a] error GuardrailRejected attempt=2
-""",
+"""
 )
 def guardrail_failure() -> Any:
     def never(output):  # type: ignore[no-untyped-def]
@@ -385,13 +362,7 @@ workflow crew error RuntimeError
   task t [a] error RuntimeError
     agent a error RuntimeError
       llm scripted-1 [a] error RuntimeError
-""",
-    oldest="""\
-workflow crew error CrewError
-  task t [a] error TaskError
-    agent a error AgentError
-      llm scripted-1 [a] error LLMError
-""",
+"""
 )
 def llm_error() -> Any:
     worker = agent("a", RuntimeError("overloaded"), max_retry_limit=0)
@@ -406,15 +377,7 @@ workflow crew ok
       llm scripted-1 [a] error RuntimeError
     agent a ok attempt=2
       llm scripted-1 [a] ok 12+3 tokens
-""",
-    oldest="""\
-workflow crew ok
-  task t [a] ok
-    agent a ok
-      llm scripted-1 [a] error LLMError
-      agent a ok
-        llm scripted-1 [a] ok 12+3 tokens
-""",
+"""
 )
 def llm_error_retried() -> Any:
     return crew(task("t", agent("a", RuntimeError("overloaded"), final("fine")))).kickoff()
@@ -450,15 +413,7 @@ workflow crew ok
       chain reasoning [a] ok
         llm scripted-1 [a] ok 12+3 tokens
       llm scripted-1 [a] ok 12+3 tokens
-""",
-    oldest="""\
-workflow crew ok
-  task t [a] ok
-    chain reasoning [a] ok
-      llm scripted-1 [a] ok 12+3 tokens
-    agent a ok
-      llm scripted-1 [a] ok 12+3 tokens
-""",
+"""
 )
 def reasoning() -> Any:
     plan = "Plan: do it.\nREADY: I am ready to execute the task."

@@ -9,19 +9,12 @@ import pytest
 
 pytest.importorskip("crewai")
 
-from crewai.events import event_context
 from crewai.hooks import get_before_llm_call_hooks
 from crewai_kit import Search, act, agent, crew, final, task
 
 from llmops_core import Breakers, BreakerTripped, Monitor, monitor_llm, monitoring_session
 from llmops_core.testing.fixtures import CapturedSpans, FakeClock
 from llmops_integrations.crewai import CrewListener, monitor_crew
-
-
-@pytest.fixture(autouse=True)
-def no_scope_left_behind():
-    """Before 1.14 a crew that fails leaves its scope on its thread: the next would hang below it."""
-    event_context._event_id_stack.set(())
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 pytest.importorskip("crewai")
 
 from crewai_plays import PLAYS, leave_a_stream
-from crewai_scenarios import IS_OLDEST
 
 from llmops_core import monitoring_session
 from llmops_core.testing import AGENT_SCENARIOS, SCENARIOS, HandlerConformance
@@ -24,15 +23,6 @@ PAGE = Path(__file__).parents[3] / "docs" / "support.md"
 
 _UNSUPPORTED = {
     "abandoned": "the bus tells nothing when the reader of a crew's stream leaves: see recordings",
-}
-_UNSUPPORTED_BY_THE_OLDEST = {
-    "retry": "1.13 runs the second try inside the first, and tells a failed call's text alone: "
-    "the tree of llm_error_retried in crewai_scenarios",
-}
-
-
-_UNSUPPORTED_AGENTS = {
-    "interrupt": "1.13 tells no start of a flow that is resumed: see test_content",
 }
 
 
@@ -48,7 +38,7 @@ def play(scenario, monitor):
 class TestCrewAI(HandlerConformance):
     """An agent asks for tools, a task stands between a crew and its agents, a flow has methods."""
 
-    unsupported: ClassVar = _UNSUPPORTED | (_UNSUPPORTED_BY_THE_OLDEST if IS_OLDEST else {})
+    unsupported: ClassVar = _UNSUPPORTED
     names: ClassVar = {"notes": "memory_query"}  # memory has no name of its own
     around: ClassVar = {
         "model_error": """\
@@ -119,7 +109,6 @@ class TestCrewAIAgents(HandlerConformance):
     """Delegation, tasks that feed each other, and a flow that waits for a person."""
 
     scenarios = AGENT_SCENARIOS
-    unsupported: ClassVar = _UNSUPPORTED_AGENTS if IS_OLDEST else {}
     names: ClassVar = {
         "ask_worker": "delegate_work_to_coworker",
         "by tool": "by delegation",
@@ -163,25 +152,17 @@ class TestCrewAIAgents(HandlerConformance):
         return play(scenario, monitor)
 
 
-def test_at_most_one_scenario_is_not_played_by_the_latest_release_and_the_page_says_which():
+def test_at_most_one_scenario_is_not_played_and_the_page_says_which():
     every = {s.name for s in (*SCENARIOS, *AGENT_SCENARIOS)}
     assert set(PLAYS) == every - set(_UNSUPPORTED)
-    assert len(_UNSUPPORTED) == 1
+    (missing,) = _UNSUPPORTED
     page = PAGE.read_text(encoding="utf-8")
-    latest, oldest = list(_UNSUPPORTED), [*_UNSUPPORTED, *_UNSUPPORTED_BY_THE_OLDEST]
-    for release, missing in (("latest", latest), ("oldest", oldest)):
-        names = ", ".join(f"`{name}`" for name in missing)
-        played = len(SCENARIOS) - len(missing)
-        assert f"| CrewAI, {release} | {played} | {names} |" in page
-    played = len(AGENT_SCENARIOS) - len(_UNSUPPORTED_AGENTS)
-    (pause,) = _UNSUPPORTED_AGENTS
-    assert f"| agents: CrewAI, oldest | {played} | `{pause}` |" in page
+    assert f"| CrewAI | {len(SCENARIOS) - 1} | `{missing}` |" in page
+    assert f"| agents: CrewAI | {len(AGENT_SCENARIOS)} | |" in page
 
 
 #: What the bus told of a scenario that is not played: the proof that it does not tell enough.
 RECORDINGS = Path(__file__).parent / "recordings"
-_NOT_PLAYED = {**_UNSUPPORTED, **(_UNSUPPORTED_BY_THE_OLDEST | _UNSUPPORTED_AGENTS)}
-_HERE = list(_NOT_PLAYED if IS_OLDEST else _UNSUPPORTED)
 
 
 def _told(event):
@@ -190,21 +171,19 @@ def _told(event):
     return event.type if error is None else f"{event.type} ({type(error).__name__})"
 
 
-@pytest.mark.parametrize("name", _HERE)
+@pytest.mark.parametrize("name", _UNSUPPORTED)
 def test_the_bus_tells_of_an_unplayed_scenario_what_was_recorded(name, spans, monkeypatch):
     """Sorted, as the bus calls its handlers in a pool."""
     handle, heard = Bus.llmops_handle, []
 
     def record(self, source, event):
         if not event.type.startswith("flow_") or type(source).__name__ != "AgentExecutor":
-            heard.append(_told(event))  # the flow inside each agent: since 1.14
+            heard.append(_told(event))  # the flow inside each agent
         handle(self, source, event)
 
     monkeypatch.setattr(Bus, "llmops_handle", record)
-    monkeypatch.setenv("OPENAI_API_KEY", "none")  # 1.13 makes a model when a flow is resumed
-    scenario = next(s for s in (*SCENARIOS, *AGENT_SCENARIOS) if s.name == name)
     with CrewListener(spans.monitor):
-        asyncio.run(leave_a_stream()) if name == "abandoned" else PLAYS[name](scenario)
+        asyncio.run({"abandoned": leave_a_stream}[name]())
         bus.deliver(10)
     recorded = json.loads((RECORDINGS / f"{name}.json").read_text(encoding="utf-8"))
     assert sorted(heard) == recorded["events"], sorted(heard)
@@ -212,8 +191,8 @@ def test_the_bus_tells_of_an_unplayed_scenario_what_was_recorded(name, spans, mo
 
 def test_the_page_quotes_the_recordings():
     page = PAGE.read_text(encoding="utf-8")
-    assert {path.stem for path in RECORDINGS.glob("*.json")} == set(_NOT_PLAYED)
-    for name in _NOT_PLAYED:
+    assert {path.stem for path in RECORDINGS.glob("*.json")} == set(_UNSUPPORTED)
+    for name in _UNSUPPORTED:
         recorded = json.loads((RECORDINGS / f"{name}.json").read_text(encoding="utf-8"))
         for event in recorded["events"]:
             assert f"`{event}`" in page

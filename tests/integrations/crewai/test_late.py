@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("crewai")
 
-from crewai_scenarios import SCENARIOS, expected
+from crewai_scenarios import EXPECTED, SCENARIOS
 
 from llmops_core.intake import ordering
 from llmops_integrations.crewai import CrewListener
@@ -36,4 +36,4 @@ def test_a_start_or_an_end_that_is_told_last_of_all_finds_its_place(late, spans,
             handle(bus, source, event)
             spans.monitor.flush()
         assert listener.attached
-    assert spans.tree() == expected("tool_error_native")
+    assert spans.tree() == EXPECTED["tool_error_native"]

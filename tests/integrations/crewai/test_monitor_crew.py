@@ -241,23 +241,21 @@ def test_a_flush_waits_for_the_bus(spans, monkeypatch):
     assert spans.monitor.query(kind="workflow").num_rows == 1
 
 
-if hasattr(crewai_event_bus, "replay"):  # before 1.14 nothing is restored
+def test_events_that_are_restored_from_a_checkpoint_are_not_recorded_again(spans):
+    seen = []
+    from crewai.events.types.crew_events import CrewKickoffStartedEvent
 
-    def test_events_that_are_restored_from_a_checkpoint_are_not_recorded_again(spans):
-        seen = []
-        from crewai.events.types.crew_events import CrewKickoffStartedEvent
-
-        crewai_event_bus.register_handler(CrewKickoffStartedEvent, lambda s, e: seen.append((s, e)))
-        with crewai_event_bus.scoped_handlers():
-            pass
-        with CrewListener(spans.monitor):
-            one("first").kickoff()
-            crewai_event_bus.flush()
-            source, event = seen[0]
-            event = event.model_copy(update={"event_id": "00000000-0000-4000-8000-000000000001"})
-            crewai_event_bus.replay(source, event)
-            crewai_event_bus.flush()
-        assert roots(spans) == ["first"]
+    crewai_event_bus.register_handler(CrewKickoffStartedEvent, lambda s, e: seen.append((s, e)))
+    with crewai_event_bus.scoped_handlers():
+        pass
+    with CrewListener(spans.monitor):
+        one("first").kickoff()
+        crewai_event_bus.flush()
+        source, event = seen[0]
+        event = event.model_copy(update={"event_id": "00000000-0000-4000-8000-000000000001"})
+        crewai_event_bus.replay(source, event)
+        crewai_event_bus.flush()
+    assert roots(spans) == ["first"]
 
 
 # ---- the end of the program ----

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("crewai")
 
-from crewai_scenarios import SCENARIOS, expected
+from crewai_scenarios import EXPECTED, SCENARIOS
 
 from llmops_integrations.crewai import CrewListener
 from llmops_integrations.crewai.listener import Bus
@@ -24,7 +24,7 @@ RUNS = int(os.environ.get("LLMOPS_JITTER_RUNS", "3"))
 def test_the_tree_is_as_told(name, spans):
     with CrewListener(spans.monitor):
         SCENARIOS[name]()
-    assert spans.tree() == expected(name)
+    assert spans.tree() == EXPECTED[name]
     stats = spans.monitor.stats()
     assert stats["failures"] == {}
 
@@ -48,6 +48,6 @@ def test_the_tree_is_the_same_in_any_order_of_delivery(name, seed, spans, monkey
     with CrewListener(spans.monitor):
         SCENARIOS[name]()
     tree = spans.tree()
-    assert tree == expected(name), tree
+    assert tree == EXPECTED[name], tree
     if name == "sequential":  # the jitter does what it is for
         assert seen != sorted(seen)

@@ -13,7 +13,7 @@ pytest.importorskip("crewai")
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.types.task_events import TaskStartedEvent
 from crewai_kit import Search, act, agent, crew, final, task
-from crewai_scenarios import SCENARIOS, expected
+from crewai_scenarios import EXPECTED, SCENARIOS
 
 from llmops_core.intake.tracer import Tracer
 from llmops_integrations.crewai import CrewListener
@@ -47,7 +47,7 @@ def test_result_tokens_and_printed_output_are_the_same(name, spans, capsys):
     with CrewListener(spans.monitor):
         monitored = played(name, capsys)
     assert monitored == alone
-    assert spans.tree() == expected(name)
+    assert spans.tree() == EXPECTED[name]
 
 
 def _verbose():
@@ -118,7 +118,7 @@ def test_a_monitor_that_hangs_does_not_hold_a_crew_up(spans, capsys, monkeypatch
         gate.set()
     assert monitored == alone
     assert took < 30  # it would be 60 if anything waited
-    assert spans.tree() == expected("sequential")
+    assert spans.tree() == EXPECTED["sequential"]
 
 
 def test_another_listener_that_raises_or_is_slow_changes_no_tree(spans, capsys):
@@ -133,7 +133,7 @@ def test_another_listener_that_raises_or_is_slow_changes_no_tree(spans, capsys):
     try:
         with CrewListener(spans.monitor):
             SCENARIOS["sequential"]()
-            assert spans.tree() == expected("sequential")
+            assert spans.tree() == EXPECTED["sequential"]
     finally:
         for handler in (slow, broken):
             crewai_event_bus.off(TaskStartedEvent, handler)
