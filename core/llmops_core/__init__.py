@@ -34,7 +34,7 @@ from llmops_core.monitor import Monitor
 from llmops_core.nesting import OpenRun, enclosing_run, follow_framework, is_nested, late_here
 from llmops_core.plugins import Registry
 from llmops_core.propagation import carry, traceparent
-from llmops_core.protocols import Collector, Editable, Exporter, Storage
+from llmops_core.protocols import Check, Collector, Editable, Exporter, Finding, Storage
 from llmops_core.query import Aggregate, Filter, Order, SpanQuery
 from llmops_core.reader import StorageReader, open_storage
 from llmops_core.render.span_tree import span_tree
@@ -55,6 +55,7 @@ __all__ = [
     "Aggregate",
     "BreakerTripped",
     "Breakers",
+    "Check",
     "Clock",
     "Collector",
     "CollectorRegistry",
@@ -64,6 +65,7 @@ __all__ = [
     "Editable",
     "Exporter",
     "Filter",
+    "Finding",
     "FlushReport",
     "Freezer",
     "Frozen",

@@ -355,6 +355,7 @@ class Monitor:
             notifier=notifier,
             queue=queue,
             open_later=later,
+            breakers=None if self._guard is None else self._guard.stats,
         )
 
     def _find_collector(self, name: str) -> object | None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from llmops_core.errors import ConfigError
 from llmops_core.plugins import PluginHost, masked, plugin_name
-from llmops_core.protocols import Analyzer, Collector, Exporter, Storage
+from llmops_core.protocols import Analyzer, Check, Collector, Exporter, Storage
 from llmops_core.sources import Setting
 from llmops_core.storage.published import adapted
 
@@ -20,6 +20,7 @@ _PROTOCOLS: Final[dict[str, tuple[type, tuple[str, ...]]]] = {
     "exporter": (Exporter, ("export", "close")),
     "collector": (Collector, ("collect",)),
     "analyzer": (Analyzer, ("analyze",)),
+    "check": (Check, ("check",)),
 }
 
 

@@ -75,6 +75,7 @@ class Pipeline:
         notifier: Notifier,
         queue: IntakeQueue | None = None,
         open_later: bool = False,
+        breakers: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         self.storage = OpenedLater(storage) if open_later else storage
         self.settings = settings
@@ -84,6 +85,7 @@ class Pipeline:
         self._recovery: Future[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
         self.notifier = notifier
+        self._breakers = breakers
         self._clock = clock
         self.batch_spans, self.batch_seconds = batching_of(storage, settings)
         # What is open when a later step fails is closed again: a failed set-up leaves nothing.
@@ -201,7 +203,8 @@ class Pipeline:
         if self.journal is None:
             return
         try:
-            trouble = trouble_of(self.stats())
+            breakers = {} if self._breakers is None else {"breakers": self._breakers()}
+            trouble = trouble_of({**self.stats(), **breakers})
             if trouble != self._said:
                 who = {"pid": os.getpid(), "time": self._clock.wall_ns() // 1000}
                 self.journal.replace_state(encode_state({**who, **trouble}))

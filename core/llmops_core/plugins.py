@@ -27,7 +27,7 @@ Factory = Callable[[str], object]
 #: cancellation may be the user's own: set-up runs on the user's thread.
 SET_UP_FAILURES: Final = (Exception, SystemExit, GeneratorExit)
 
-#: What comes with the core, by kind and name: modules that register as a third party's would.
+#: What comes with this distribution, by kind and name: modules that register as a third party's would.
 BUILTINS: Final[dict[str, dict[str, str]]] = {
     "storage": {
         "parquet": "llmops_core.storage.parquet",
@@ -55,6 +55,13 @@ BUILTINS: Final[dict[str, dict[str, str]]] = {
         "agents": "llmops_core.analyzers",
         "edges": "llmops_core.analyzers",
         "drift": "llmops_core.analyzers",
+    },
+    # Found by name, as the demo is: the core imports no integration.
+    "check": {
+        "frameworks": "llmops_integrations.checks",
+        "hooks": "llmops_integrations.checks",
+        "vendors": "llmops_integrations.checks",
+        "telemetry": "llmops_integrations.checks",
     },
 }
 
@@ -99,6 +106,10 @@ class Registry:
         """Provide an equivalence, which says whether two values that are left over mean the same."""
         self._add("equivalence", name, factory)
 
+    def check(self, name: str, factory: Factory) -> None:
+        """Provide a check for ``llmops doctor``."""
+        self._add("check", name, factory)
+
     def names(self, kind: str) -> list[str]:
         """Return the registered names of a kind, sorted."""
         return sorted(name for known, name in self._factories if known == kind)
@@ -107,6 +118,11 @@ class Registry:
         """Return the factory that is registered for a kind and name."""
         found = self._factories.get((kind, name))
         return found[0] if found else None
+
+    def _owned_by(self, owner: str) -> list[str]:
+        return sorted(
+            f"{kind} {name}" for (kind, name), (_, who) in self._factories.items() if who == owner
+        )
 
     def _forget(self, owner: str) -> None:
         """Take back what a plugin registered: its registering failed in the middle."""
@@ -142,12 +158,31 @@ class PluginHost:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         for plugin in plugins:
-            self.add(self._load_named(plugin) if isinstance(plugin, str) else plugin)
+            if isinstance(plugin, str):
+                self.load(plugin)
+            else:
+                self.add(plugin)
 
     @property
     def names(self) -> list[str]:
         """Names of the loaded plugins, built-ins included."""
         return sorted(name for name, _ in self.manager.list_name_plugin())
+
+    def load(self, name: str) -> None:
+        """Import an installed plugin by the name of its entry point, and register it."""
+        self.add(self._load_named(name))
+
+    def enabled(self) -> dict[str, tuple[list[str], list[str]]]:
+        """Return the loaded plugins that are no built-ins: the hooks and the parts of each."""
+        builtin = {module for modules in BUILTINS.values() for module in modules.values()}
+        found = {}
+        for name, plugin in self.manager.list_name_plugin():
+            if plugin is None or getattr(plugin, "__name__", None) in builtin:
+                continue
+            hooks = self.manager.get_hookcallers(plugin) or ()
+            parts = self.registry._owned_by(name)
+            found[name] = (sorted(hook.name for hook in hooks), parts)
+        return found
 
     def add(self, plugin: object, name: str | None = None) -> None:
         """Register a plugin object and let it register its parts. Raise ``PluginError`` if wrong."""

@@ -7,8 +7,10 @@ conformance suite for each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import msgspec
 
 from llmops_core.errors import StorageError
 
@@ -18,7 +20,40 @@ if TYPE_CHECKING:
     from llmops_core.batch import SpanBatch
     from llmops_core.query import SpanQuery
 
-__all__ = ["Analyzer", "Collector", "Editable", "Exporter", "Storage", "Tokenizer", "editable"]
+__all__ = [
+    "Analyzer",
+    "Check",
+    "Collector",
+    "Editable",
+    "Exporter",
+    "Finding",
+    "Storage",
+    "Tokenizer",
+    "editable",
+]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of ``llmops doctor``: a text for people, and the facts behind it for programs.
+
+    A ``problem`` makes the command exit with 1; a ``note`` is something to look at.
+    """
+
+    text: str
+    level: Literal["ok", "note", "problem"] = "ok"
+    facts: Mapping[str, Any] = {}
+
+
+@runtime_checkable
+class Check(Protocol):
+    """Looks at one thing for ``llmops doctor``."""
+
+    def check(self) -> Iterable[Finding]:
+        """Return what was found. Must change nothing, and show no secret.
+
+        Called once, on a thread of its own; may block for two minutes. If it raises, or takes longer,
+        that is told as a problem, and the other checks go on.
+        """
 
 
 @runtime_checkable

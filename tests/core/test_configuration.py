@@ -281,7 +281,7 @@ def test_an_unknown_part_of_the_code_names_no_file(tmp_path: Path) -> None:
 
 def doctor(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     with contextlib.suppress(SystemExit), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["llmops", "doctor", *options])
+        patch.setattr(sys, "argv", ["llmops", "doctor", "--without", "hooks", *options])
         main()
     return capsys.readouterr().out
 

@@ -172,11 +172,11 @@ class _Monitored:
         return self.part.label in stats["cut_off"]
 
     def _told_by_doctor(self, monitor: Any) -> bool:
-        from llmops_core.cli.doctor import _trouble_lines
+        from llmops_core.cli.doctor_lines import trouble
         from llmops_core.cli.journals import journal_states
 
         (state,) = journal_states(self.root)
-        text = "\n".join(_trouble_lines(state.trouble))
+        text = "\n".join(finding.text for finding in trouble(state.trouble))
         if self.part.label == "storage":
             return "storage" in text
         return f"plugin {self.part.label} is cut off" in text

@@ -55,7 +55,7 @@ class Zygote:
 
 def _import_everything() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
-    for name in ("duckdb", "llmops_core.cli.app", "llmops_core.cli.doctor", "faults_cell"):
+    for name in ("duckdb", "llmops_core.cli.app", "llmops_core.cli.doctor_lines", "faults_cell"):
         importlib.import_module(name)
     from faults_crewai import stay_offline
     from faults_hosts import FRAMEWORKS, installed

@@ -40,6 +40,9 @@ def trouble_of(stats: dict[str, Any]) -> dict[str, Any]:
     workers = {n: w for n, w in stats["workers"].items() if w["restarts"] or w["stuck"]}
     if workers:
         trouble["workers"] = workers
+    stopped = (stats.get("breakers") or {}).get("stopped")
+    if stopped:
+        trouble["stopped"] = dict(stopped)
     if stats["failures"]:
         trouble["failures"] = dict(list(stats["failures"].items())[:_MAX_FAILURES])
     return trouble

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -46,7 +45,7 @@ def test_doctor_tells_versions_storage_plugins_and_settings(stored: str, llmops:
     assert ran.code == 0
     report = json.loads(ran.out)
     assert report["python"]["version"] == sys.version.split()[0]
-    assert report["packages"]["llmops-integrations"]
+    assert report["python"]["llmops-integrations"]
     assert report["storage"]["source"] == "LLMOPS_STORAGE_URL"
     assert (report["storage"]["healthy"], report["storage"]["spans"]) == (True, 6)
     assert "parquet" in report["plugins"]["builtin"]["storage"]
@@ -55,43 +54,12 @@ def test_doctor_tells_versions_storage_plugins_and_settings(stored: str, llmops:
     assert "✓ answers: 6 spans" in shown.out
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "said"),
-    [
-        (None, "", "is on: set CREWAI_DISABLE_TELEMETRY=true to turn it off"),
-        ("CREWAI_DISABLE_TELEMETRY", "false", "is on: set CREWAI_DISABLE_TELEMETRY=true"),
-        ("CREWAI_DISABLE_TELEMETRY", "True", "is off (CREWAI_DISABLE_TELEMETRY)"),
-        ("CREWAI_DISABLE_TRACKING", "1", "is off (CREWAI_DISABLE_TRACKING)"),
-        ("OTEL_SDK_DISABLED", "true", "is off (OTEL_SDK_DISABLED)"),
-    ],
-)
-def test_doctor_says_whether_crewai_sends_telemetry_of_its_own(
-    variable: str | None,
-    value: str,
-    said: str,
-    stored: str,
-    llmops: Call,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    doctor: Any = importlib.import_module("llmops_core.cli.doctor")
-    for name in doctor._CREWAI_SWITCHES:
-        monkeypatch.delenv(name, raising=False)
-    if variable:
-        monkeypatch.setenv(variable, value)
-    installed = dict.fromkeys(doctor._PACKAGES)
-    monkeypatch.setattr(doctor, "_versions", lambda: installed | {"crewai": "1.15.30"})
-    monkeypatch.setattr(doctor, "_has", lambda package: package == "crewai-core")
-    assert said in llmops("doctor", "--storage", stored).out
-    monkeypatch.setattr(doctor, "_versions", lambda: installed)
-    assert "own telemetry" not in llmops("doctor", "--storage", stored).out
-
-
 def test_doctor_tells_a_variable_that_nothing_reads(
     url: str, llmops: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLMOPS_STORAGE_ULR", "\x1b[31mx")
     out = llmops("doctor").out
-    assert "LLMOPS_STORAGE_ULR=\\x1b[31mx   ? not a variable that is read" in out
+    assert "? LLMOPS_STORAGE_ULR=\\x1b[31mx   is not a variable that is read" in out
     assert "\x1b" not in out
 
 
@@ -226,7 +194,15 @@ def test_a_terminal_that_has_the_marks_gets_them(stored: str) -> None:
 
 
 #: Enough lines that any pipe or buffer is written to before the end.
-COMMANDS = ["doctor", "traces", "query", "query --json", "trace 019ab3f2c101", "recover", "--help"]
+COMMANDS = [
+    "doctor --without hooks",
+    "traces",
+    "query",
+    "query --json",
+    "trace 019ab3f2c101",
+    "recover",
+    "--help",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -267,7 +243,7 @@ def test_doctor_says_that_no_variable_is_set(
     for name in [name for name in os.environ if name.startswith("LLMOPS_")]:
         monkeypatch.delenv(name)
     lines = llmops("doctor", "--storage", url).out.splitlines()
-    assert lines[-1] == "variables   none that begins with LLMOPS_"
+    assert lines[-2] == "variables   none that begins with LLMOPS_"
 
 
 @pytest.mark.parametrize("command", ["traces", "query", "recover", "trace 00", "doctor"])
