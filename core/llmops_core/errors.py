@@ -6,6 +6,9 @@ run-time failures are logged once and counted (see :mod:`llmops_core.failures`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "BreakerTripped",
     "ConfigError",
@@ -19,6 +22,7 @@ __all__ = [
     "StorageError",
     "UnknownPart",
     "UnknownStorage",
+    "plugin_errors",
 ]
 
 
@@ -70,6 +74,22 @@ class UnknownPart(ConfigError):
 
 class PluginError(LLMOpsError):
     """A plugin cannot be loaded or registered."""
+
+
+@contextmanager
+def plugin_errors(what: str) -> Iterator[None]:
+    """Turn what a plugin raises on its caller's thread into a ``PluginError`` that names it.
+
+    Its ``sys.exit`` too: whoever asked must not end with half an answer. An interrupt may be the
+    user's own.
+    """
+    try:
+        yield
+    except (LLMOpsError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        failed = f"{what} failed with {type(error).__name__}"
+        raise PluginError(failed, do="leave it out, or repair it") from error
 
 
 class MissingDependency(LLMOpsError, ImportError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from faults_acts import FAULTS
+from faults_analysis import analyses
 from faults_hosts import installed
 from faults_hung import hung
 from faults_matrix import matrix
@@ -25,7 +26,7 @@ __all__ = ["lab", "short_table"]
 def lab(quick: bool) -> Iterator[Row]:
     """Yield the rows of every section."""
     # The other sections are programs of LangGraph's.
-    others = (hung, objects, setup, overload) if "langgraph" in installed() else ()
+    others = (analyses, hung, objects, setup, overload) if "langgraph" in installed() else ()
     for section in (matrix, *others):
         yield from section(quick)
 

@@ -12,6 +12,7 @@ import logging
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -122,6 +123,8 @@ class _Monitored:
         if self.monitor is None:
             return
         self.monitor.recorder.report("lab", ValueError())  # for those that listen to failures
+        if self.part.needs:
+            _act(self.monitor.recorder, self.part.needs)
         hangs = self.fault.sort == "hangs" and not self.part.at_set_up
         self.monitor.flush(0.05 if hangs else 5)
         if self.part.name == "storage query":
@@ -180,6 +183,23 @@ class _Monitored:
         if self.part.label == "storage":
             return "storage" in text
         return f"plugin {self.part.label} is cut off" in text
+
+
+def _act(recorder: Any, what: str) -> None:
+    """Record a handoff between two agents, or a model call whose provider told no usage."""
+    root, agent, other = (uuid.uuid4().int for _ in range(3))
+    recorder.start(root, None, {"kind": "workflow", "name": "lab"})
+    if what == "handoff":
+        recorder.start(agent, root, {"kind": "agent", "name": "a"})
+        recorder.handoff(agent, {"target_agent": "b", "handoff_mechanism": "transfer"})
+        recorder.end(agent, root, {"outcome": "ok"})
+        recorder.start(other, root, {"kind": "agent", "name": "b"})
+        recorder.end(other, root, {"outcome": "ok"})
+    else:
+        asked = {"kind": "llm", "name": "m", "model": "m", "input": recorder.freeze("hello")}
+        recorder.start(agent, root, asked)
+        recorder.end(agent, root, {"outcome": "ok", "output": recorder.freeze("yes")})
+    recorder.end(root, None, {"outcome": "ok"})
 
 
 def _set(name: str, value: float) -> None:

@@ -28,19 +28,19 @@ _CLOSE_SECONDS: Final = 3 + 1.0
 
 
 def matrix(quick: bool) -> Iterator[Row]:
-    """Yield a row for each cell; quickly, each fourth pair of part and fault, each in one place."""
+    """Yield a row for each cell; quickly, each fifth pair of part and fault, each in one place."""
     places = list(itertools.product(installed(), WAYS))
     cells = [
         {"part": p, "fault": f, "framework": framework, "way": way}
         for p, f in itertools.product(PARTS, FAULTS)
         for framework, way in places
     ]
-    if quick:  # four neighbours have each part and each fault at least three times
+    if quick:  # five neighbours have each part and each fault at least three times
         names = list(PARTS), list(FAULTS)
         chosen = [
             (p, f)
             for p, f in itertools.product(*names)
-            if (names[0].index(p) + names[1].index(f)) % 4 == 0
+            if (names[0].index(p) + names[1].index(f)) % 5 == 0
         ]
         cells = [
             {"part": p, "fault": f, "framework": place[0], "way": place[1]}

@@ -24,7 +24,7 @@ class Bad:
 
     def __init__(self, fault: Fault, hits: Hits) -> None:
         self._fault, self.hits = fault, hits
-        self.lies = fault.sort == "lies"
+        self.lies, self.hangs = fault.sort == "lies", fault.sort == "hangs"
 
     def __call__(self, given: Any = None) -> Any:
         """Count and act, unless it is over."""
@@ -111,6 +111,8 @@ class Part:
     ignores: tuple[str, ...] = ()
     #: Called again and again, so that five failures can be seen.
     repeats: bool = True
+    #: What the program does not do by itself, so that the cell does it: ``handoff`` or ``model``.
+    needs: str = ""
 
 
 PARTS: Final[dict[str, Part]] = {}
@@ -139,6 +141,7 @@ def _hook(name: str, argument: str) -> Callable[[Bad, LabStorage], dict[str, lis
 _LIES = ("lies",)
 for _name, _argument, _about in (
     ("llmops_spans_stored", "batch", {}),
+    ("llmops_handoff", "handoff", {"needs": "handoff"}),
     ("llmops_plugin_failed", "error", {}),
     ("llmops_monitor_started", "monitor", {"repeats": False}),
     ("llmops_monitor_stopping", "monitor", {"repeats": False}),
@@ -180,6 +183,26 @@ def _collector(bad: Bad, storage: LabStorage) -> dict[str, list[Any]]:
             return {} if lie is None else lie
 
     return {"collectors": [Collects()]}
+
+
+@part("tokenizer", repeats=False, ignores=_LIES, needs="model")
+def _tokenizer(bad: Bad, storage: LabStorage) -> dict[str, list[Any]]:
+    class Counts:
+        def knows(self, model: str) -> bool:
+            return True
+
+        def count(self, text: str, model: str, seconds: float) -> Any:
+            lie = bad(text)
+            return 1 if lie is None else str(lie)
+
+    class Provides:
+        name = "provides"
+
+        @hookimpl
+        def llmops_register(self, registry: Any) -> None:
+            registry.tokenizer("bad", lambda argument: Counts())
+
+    return {"plugins": [Provides()], "collectors": ["tokenizer:bad"]}
 
 
 class _Exporter:

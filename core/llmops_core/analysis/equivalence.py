@@ -98,9 +98,13 @@ class Equivalences:
         began = self._clock()
         try:
             answer: Any = self._asked_of[at].same(kind, first, second)
+            if not isinstance(answer, bool):
+                raise TypeError("an answer that is neither True nor False")
             self._failures[at] = 0
-            return answer is True
-        except (Exception, SystemExit, GeneratorExit) as error:
+            return answer
+        except KeyboardInterrupt:  # may be the user's own
+            raise
+        except BaseException as error:
             self._failed(at, error)
             return False
         finally:

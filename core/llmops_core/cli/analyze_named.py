@@ -34,8 +34,11 @@ def named(
     as_json: JsonOption = False,
 ) -> None:
     """Run an analyzer that a plugin registers over stored spans, in order of time."""
+    import pyarrow as pa
+
     from llmops_core.cli.console import print_json, reading
     from llmops_core.cli.query import answer_rows, print_answer
+    from llmops_core.errors import plugin_errors
     from llmops_core.parts import make_parts
     from llmops_core.plugins import PluginHost
 
@@ -44,7 +47,10 @@ def named(
     start = moment("--since", since)
     with reading(storage) as reader:
         spans = reader.query(since=start, order=["start_time"], limit=limit, **equal)
-    table = made.analyze(spans)
+    with plugin_errors(f"analyzer {analyzer!r}"):
+        table = made.analyze(spans)
+        if not isinstance(table, pa.Table):
+            raise TypeError("no table")
     if as_json:
         print_json(answer_rows(table))
     elif table.num_rows:

@@ -59,7 +59,7 @@ class TokenizerCollector:
         self._calls_a_minute = calls_a_minute
         self._pause_seconds = pause_seconds
         self._paused_until = 0.0
-        self._failed: Exception | None = None
+        self._failed: BaseException | None = None
         self._minute, self._calls = 0.0, 0
         # A batch is measured for the exporters and once more for the storage.
         self._kept: OrderedDict[bytes, int] = OrderedDict()
@@ -76,7 +76,7 @@ class TokenizerCollector:
                 continue
             try:
                 values[at] = self._counted(row, deadline)
-            except Exception as error:
+            except BaseException as error:  # its sys.exit is a failure as any other
                 self._paused_until = time.monotonic() + self._pause_seconds
                 if any(values):
                     self._failed = error  # what is counted stays; the next batch tells of it

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
+from llmops_core.errors import plugin_errors
 from llmops_core.scanner.canonical import canonical
 from llmops_core.scanner.english import CALENDAR_WORDS, FUNCTION_WORDS, PEOPLE, TITLES
 from llmops_core.scanner.kinds import kind_of
@@ -42,8 +43,9 @@ class EntityExtractor(Protocol):
     def extract(self, text: str) -> Iterable[tuple[str, int, int]]:
         """Return type, start and end of each entity in *text*; types may be your own.
 
-        Called by an analysis, on its thread; may be slow, then the analysis is. If you raise, the
-        analysis does: the extractor was named by whoever runs it.
+        Called by an analysis, on its thread; may be slow, then the analysis is. If you raise, or
+        give a place that is not in the text, the analysis raises a ``PluginError``: the extractor
+        was named by whoever runs it.
         """
 
 
@@ -78,10 +80,19 @@ def scan(text: str, extractors: Iterable[EntityExtractor] = ()) -> list[Entity]:
         if " " in bones[start:end] or not any(e.start <= start < e.end for e in found[-1:]):
             found.append(_entity("quoted", text, start, end))
     for extractor in extractors:
-        for kind, start, end in extractor.extract(text):
-            found.append(_entity(kind, text, start, end))
+        found += _extracted(extractor, text)
     found.sort(key=lambda e: (e.start, -e.end))
     return found
+
+
+def _extracted(extractor: EntityExtractor, text: str) -> list[Entity]:
+    with plugin_errors(f"entity extractor {type(extractor).__name__}"):
+        found = []
+        for kind, start, end in extractor.extract(text):
+            if not isinstance(kind, str) or not 0 <= start < end <= len(text):
+                raise ValueError("a place that is not in the text")
+            found.append(_entity(kind, text, start, end))
+        return found
 
 
 def _quotes(bones: str) -> Iterator[tuple[int, int]]:

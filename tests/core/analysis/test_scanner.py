@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmops_core.errors import PluginError
 from llmops_core.scanner import canonical, normal, scan, scan_all, skeleton
 from llmops_core.scanner.patterns import candidates
 
@@ -121,6 +123,36 @@ def test_an_accent_that_is_written_apart_is_the_same_letter() -> None:
 def test_equal_texts_of_a_batch_are_scanned_alike() -> None:
     text = "order #A100 for Anna Berg"
     assert scan_all([text, "nothing", text]) == [scan(text), [], scan(text)]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        5,
+        [5],
+        [("colour", 0)],
+        [(1, 0, 3)],
+        [("colour", -3, 2)],
+        [("colour", 3, 3)],
+        [("colour", 0, 99)],
+    ],
+)
+def test_an_extractor_that_says_what_cannot_be_ends_the_scan_with_its_name(found: Any) -> None:
+    class Wrong:
+        def extract(self, text: str) -> Any:
+            return found
+
+    with pytest.raises(PluginError, match="Entity extractor Wrong failed with"):
+        scan("a teal cup", [Wrong()])
+
+
+def test_an_interrupt_while_an_extractor_works_is_the_users() -> None:
+    class Slow:
+        def extract(self, text: str) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan("a teal cup", [Slow()])
 
 
 def test_an_extractor_adds_entities_of_its_own_type() -> None:

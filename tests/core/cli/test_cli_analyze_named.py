@@ -26,6 +26,18 @@ class Kinds:
                          "spans": pa.array(list(kept.values()), pa.int64())})  # fmt: skip
 
 
+class Broken:
+    """Leaves the program, or returns no table."""
+
+    def __init__(self, argument: str) -> None:
+        self.leaves = argument == "exit"
+
+    def analyze(self, spans: pa.Table) -> Any:
+        if self.leaves:
+            raise SystemExit(0)
+        return [1, 2]
+
+
 class Plugin:
     name = "kinds"
 
@@ -33,6 +45,7 @@ class Plugin:
     def llmops_register(self, registry: Registry) -> None:
         registry.analyzer("kinds", Kinds)
         registry.analyzer("nothing", lambda argument: object())
+        registry.analyzer("broken", Broken)
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +102,12 @@ def test_the_commands_are_still_commands_and_options_stay_options(llmops: Any, s
     ran = llmops("analyze", "--nonsense")
     assert ran.code == 2
     assert "No such option" in ran.err + ran.out
+
+
+@pytest.mark.parametrize(("argument", "error"), [("exit", "SystemExit"), ("list", "TypeError")])
+def test_one_that_fails_ends_the_command_with_its_name(
+    llmops: Any, stored: str, argument: str, error: str
+) -> None:
+    ran = llmops("analyze", f"broken:{argument}", "--storage", stored)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"analyzer 'broken:{argument}' failed with {error}" in ran.err
