@@ -264,7 +264,9 @@ class ClickHouseStorage:
         """Return a text that is another one once spans were deleted: tokens must not outlive them."""
         try:
             found = await self._read(
-                "SELECT toString(max(create_time)) AS c0 FROM system.mutations"
+                # The number too: times are whole seconds, and finished mutations are forgotten.
+                "SELECT concat(toString(max(create_time)), ' ', toString(max(toUInt64OrZero("
+                "extract(mutation_id, '[0-9]+'))))) AS c0 FROM system.mutations"
                 " WHERE database = {d:String} AND table = {t:String}",
                 {"d": self.address.database, "t": local_table(self.address)},
             )
