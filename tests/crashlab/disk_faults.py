@@ -181,13 +181,13 @@ SMALL_SEGMENTS = (("backlog_bytes", 512 * 1024), ("segment_bytes", 100_000))
 
 FAULTS = (
     Fault("8 MB disk full", fill, free, mount="size=8m"),
-    Fault("no inode left", fill_inodes, free, mount="size=32m,nr_inodes=60"),
+    Fault("no inode left", fill_inodes, free, mount="size=32m,nr_inodes=60", quick=False),
     Fault("a limit on file sizes", nothing, unlimit, file_bytes=200_000),
     Fault("folder read-only", make_read_only, make_writable, mount="size=64m"),
-    Fault("folder deleted", remove, nothing, counted="journal.place"),
+    Fault("folder deleted", remove, nothing, counted="journal.place", quick=False),
     Fault("folder renamed", rename, nothing, counted="journal.place"),
     Fault("folder is a file", make_file, remove_file, counted="journal.place", quick=False),
-    Fault("folder not writable", forbid, allow, mortal=True, counted="storage.write"),
+    Fault("folder not writable", forbid, allow, mortal=True, counted="storage.write", quick=False),
     Fault("journal deleted", of_journal(remove), nothing, counted="journal.place", quick=False),
     Fault("journal renamed", of_journal(rename), nothing, counted="journal.place", quick=False),
     Fault(

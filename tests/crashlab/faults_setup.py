@@ -36,6 +36,14 @@ WRONG: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "unknown storage": ({"storage": "postgersql://u:secret@h/db"}, ("no storage", "Registered")),
     "storage without a scheme": ({"storage": "data"}, ("no scheme", "expected a URL")),
     "half a storage": ({"storage": _Half()}, ("without write, query, close", "Expected")),
+    "unreadable DSN": (
+        {"storage": "postgresql://u:secret@h:port/db"},
+        ("cannot be read", "expected postgresql://"),
+    ),
+    "package that is missing": (
+        {"storage": "postgresql://u:secret@127.0.0.1:1/db"},
+        ("is not installed", "pip install 'llmops-integrations[postgres]'"),
+    ),
     "file as the folder": ({"storage": f"parquet:{__file__}"}, ("is a file",)),
     "unknown exporter": ({"exporters": ["consle"]}, ("consle", "Did you mean 'console'")),
     "exporters as text": ({"exporters": "console"}, ("Expected a list", "['console']")),
@@ -47,10 +55,16 @@ WRONG: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
 }
 
 
+def _without_driver() -> None:
+    """Have no driver of PostgreSQL, as where its extra is not installed."""
+    sys.modules["asyncpg"] = None  # type: ignore[assignment]
+
+
 def wrong_child(cell: dict[str, Any], side: Path) -> None:
     """Try each wrong set-up; write what it raised and what it left behind."""
     from llmops_core import LLMOpsError, Monitor
 
+    _without_driver()
     came: dict[str, Any] = {}
     for name, (arguments, said) in WRONG.items():
         before = threading.active_count()
@@ -77,6 +91,7 @@ def off_child(cell: dict[str, Any], side: Path) -> None:
     """Try each wrong set-up without being strict: one line is logged, and the program goes on."""
     from llmops_core import LLMOpsError, Monitor
 
+    _without_driver()
     came: dict[str, Any] = {}
     for name, (arguments, said) in WRONG.items():
         lines: list[str] = []

@@ -1,4 +1,4 @@
-"""kill -9 of a writer under load, 100 times: nothing journaled is lost, doubled or unreadable."""
+"""kill -9 of a writer under load: nothing journaled is lost, doubled or unreadable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-KILLS = int(os.environ.get("LLMOPS_KILLS", "100"))
+# The whole laboratory kills 100 times.
+KILLS = int(os.environ.get("LLMOPS_KILLS", "40"))
 
 
 @pytest.mark.slow
@@ -38,9 +39,9 @@ def test_a_writer_killed_while_it_catches_up_loses_and_doubles_nothing(tmp_path:
 
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    result = kill.run(tmp_path / "data", 10, seed, outages=True)
+    result = kill.run(tmp_path / "data", 5, seed, outages=True)
     print(result)
-    assert result.kills == 10, "the fault really happened"
-    assert result.read_back > 10, "it was catching up"
+    assert result.kills == 5, "the fault really happened"
+    assert result.read_back > 5, "it was catching up"
     assert (result.lost, result.doubled, result.wrong) == (0, 0, 0)
     assert result.problems == []
