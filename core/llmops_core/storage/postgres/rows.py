@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llmops_core.schema import COLUMN_NAMES
 
 if TYPE_CHECKING:
     from llmops_core.batch import SpanBatch
 
-__all__ = ["records", "write_seconds"]
+__all__ = ["Records", "records", "write_seconds"]
 
 BASE_SECONDS: Final = 8.0
 #: A server that takes less than this is taken for one that hangs.
 LEAST_BYTES_PER_SECOND: Final = 500_000
 
 
-def records(batch: SpanBatch) -> Iterator[tuple[Any, ...]]:
-    """Return a tuple for each span, in the order of the columns."""
+class Records(NamedTuple):
+    """The columns in which a batch has values, and a tuple of these for each span."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+
+
+def records(batch: SpanBatch) -> Records:
+    """Return what to copy. A column that is null throughout is left out, and costs nothing."""
     plain = batch.plain_columns()
-    columns: list[Iterable[Any]] = []
-    for name in COLUMN_NAMES:
-        if name in batch.measured:
-            columns.append(batch.values(name))
-        else:
-            columns.append(plain.get(name) or repeat(None, len(batch)))
-    return zip(*columns, strict=True)
+    columns = [name for name in COLUMN_NAMES if name in plain or name in batch.measured]
+    values = [batch.values(name) for name in columns]
+    return Records(columns, list(zip(*values, strict=True)))
 
 
 def write_seconds(batch: SpanBatch) -> float:

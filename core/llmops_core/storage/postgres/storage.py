@@ -16,7 +16,6 @@ from llmops_core.errors import MissingDependency, StorageError
 from llmops_core.forking import renew_after_fork
 from llmops_core.hookspecs import hookimpl
 from llmops_core.query import SpanQuery, check_selection
-from llmops_core.schema import COLUMN_NAMES
 from llmops_core.storable import storable
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from llmops_core.batch import SpanBatch
     from llmops_core.plugins import Registry
     from llmops_core.query.postgres import PostgresCompiler
+    from llmops_core.storage.postgres.rows import Records
 
 __all__ = ["PostgresStorage", "llmops_register"]
 
@@ -89,7 +89,7 @@ class PostgresStorage:
                 raise open_failure(error, self.url) from None
             raise
         self._pool, self._compiler = pool, compiler
-        if is_superuser and not self.read_only and not self.url.is_local:
+        if is_superuser and not self.read_only:
             _log.warning("%r is used as a superuser; grant a user of its own what it needs", self)
 
     async def write(self, batch: SpanBatch) -> None:
@@ -106,16 +106,16 @@ class PostgresStorage:
         batch = storable(batch)
         if not len(batch):
             return
-        rows = list(records(batch))
+        new = records(batch)
         seconds = write_seconds(batch)
         try:
             async with connected(self._opened()) as connection:
                 try:
                     async with asyncio.timeout(seconds):
-                        await self._copy(connection, rows, self.url.table, self.url.schema)
+                        await self._copy(connection, new, self.url.table, self.url.schema)
                 except asyncpg.UniqueViolationError:
                     async with asyncio.timeout(seconds), connection.transaction():
-                        await self._stage(connection, rows)
+                        await self._stage(connection, new)
                         await connection.execute(self._compiled.take_over())
         except Exception as error:
             raise write_failure(error) from None
@@ -141,16 +141,18 @@ class PostgresStorage:
 
     async def replace(self, batch: SpanBatch) -> int:
         """Rewrite stored spans, in one transaction."""
-        from llmops_core.storage.postgres.rows import records
+        from llmops_core.storage.postgres.rows import Records, records
 
         batch = storable(batch)
         if not len(batch):
             return 0
-        rows = list({row[0]: row for row in records(batch)}.values())
+        columns, rows = records(batch)
+        by_id = dict(zip(batch.values("span_id"), rows, strict=True))
+        new = Records(columns, list(by_id.values()))
 
         async def rewrite(connection: Any) -> str:
             async with connection.transaction():
-                await self._stage(connection, rows)
+                await self._stage(connection, new)
                 done: str = await connection.execute(self._compiled.overwrite())
                 return done
 
@@ -193,18 +195,16 @@ class PostgresStorage:
             raise write_failure(error) from None
         return int(done.rpartition(" ")[2])
 
-    async def _stage(self, connection: Any, rows: list[tuple[Any, ...]]) -> None:
+    async def _stage(self, connection: Any, new: Records) -> None:
         """Copy rows into a table of this transaction's own."""
         for statement in self._compiled.staging():
             await connection.execute(statement)
-        await self._copy(connection, rows, self._compiled.staged.name, None)
+        await self._copy(connection, new, self._compiled.staged.name, None)
 
     @staticmethod
-    async def _copy(
-        connection: Any, rows: list[tuple[Any, ...]], table: str, schema: str | None
-    ) -> None:
+    async def _copy(connection: Any, new: Records, table: str, schema: str | None) -> None:
         await connection.copy_records_to_table(
-            table, schema_name=schema, columns=COLUMN_NAMES, records=rows
+            table, schema_name=schema, columns=new.columns, records=new.rows
         )
 
 
