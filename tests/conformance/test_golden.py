@@ -14,6 +14,7 @@ from llmops_core.storage.memory import MemoryStorage
 from llmops_core.testing import make_batch, make_span
 from llmops_core.testing.spans import HOSTILE_TEXTS, START
 from llmops_core.testing.store import Store
+from payloads import PAYLOADS
 
 SPANS: Final = 240
 QUERIES: Final = 120
@@ -186,35 +187,6 @@ def test_every_storage_gives_the_answers_that_memory_gives(any_store: Store) -> 
         assert shown > QUERIES // 3, "the queries find something"
     finally:
         expected.close()
-
-
-#: What breaks out of a text, a name, a comment or a path in one language or another.
-_ENDS: Final = ("'", '"', "`", "\\'", "''", "\\", ")", "']", '"]', "*/", "$$", "\n", ";", "{", "%s")
-_BODIES: Final = (
-    "; DROP TABLE {t}; --",
-    " OR 1=1 --",
-    " UNION SELECT 1,2,3 --",
-    "; DELETE FROM {t} WHERE 1=1; #",
-    "; UPDATE {t} SET name='x'; --",
-    ") FROM {t}; TRUNCATE {t}; --",
-    "||pg_sleep(9)||",
-    " AND SLEEP(9) AND '1'='1",
-    "/*!50000 DROP TABLE {t} */",
-    "; COPY {t} TO '/tmp/llmops'; --",
-    " INTO OUTFILE '/tmp/llmops",
-    "; ATTACH '/tmp/x.db'; --",
-    "; SET GLOBAL general_log=1; --",
-    "{{p:String}}",
-    "$1 :name ? %(x)s",
-    " FORMAT Null; DROP TABLE {t}",
-    "', url('http://127.0.0.1:9/'), '",
-    "read_csv('/etc/passwd')",
-    "$.*",
-    "'-(SELECT 1)-'",
-)
-PAYLOADS: Final = tuple(
-    end + body.replace("{t}", "llmops_spans") for end in _ENDS for body in _BODIES
-)
 
 
 def test_no_payload_in_a_key_or_a_value_is_executed(any_store: Store) -> None:
