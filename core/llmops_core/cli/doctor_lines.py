@@ -13,6 +13,8 @@ _MARKS: Final = {"ok": "", "note": "? ", "problem": "✗ "}
 _INDENT: Final = 12
 #: Models and failures that are shown; ``--json`` has all of them.
 _SHOWN: Final = 20
+#: A failure of ``instrument()``: a framework of that program is not recorded, or not wholly.
+_UNHOOKED: Final = "handler.instrument "
 
 
 def lines(report: dict[str, Any], wrong: list[str]) -> Iterator[str]:
@@ -145,7 +147,8 @@ def trouble(told: dict[str, Any]) -> Iterator[Finding]:
     for limit, count in _items(told.get("stopped")):
         yield _of_writer(f"runs stopped by the breaker {limit}: {count}", "note")
     for what, count in _items(told.get("failures"))[:_SHOWN]:
-        yield _of_writer(f"{what}: {count} times", "note")
+        unhooked = str(what).startswith(_UNHOOKED)
+        yield _of_writer(f"{what}: {count} times", "problem" if unhooked else "note")
 
 
 def _thread_trouble(workers: list[tuple[Any, Any]]) -> Iterator[str]:

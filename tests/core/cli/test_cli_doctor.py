@@ -103,7 +103,7 @@ def test_doctor_tells_what_a_monitor_wrote_of_itself(url: str, llmops: Call) -> 
             "intake": {"alive": True, "restarts": 2, "stuck": True},
             "delivery": {"alive": True, "restarts": 0, "stuck": False},
         },
-        "failures": {"lines.export: OSError": 5},
+        "failures": {"lines.export: OSError": 5, "handler.instrument crewai: ImportError": 1},
     }
     try:
         journal.replace_state(encode_state(trouble_of(stats)))
@@ -122,6 +122,7 @@ def test_doctor_tells_what_a_monitor_wrote_of_itself(url: str, llmops: Call) -> 
             "✗ spans that never were in the journal: 9",
             "✗ thread intake began anew 2 times; it does not move",
             "? lines.export: OSError: 5 times",
+            "✗ handler.instrument crewai: ImportError: 1 times",
         ):
             assert line in out
         for odd in (b"", b"\xff", b"[]", b'{"storage": 5, "cut_off": {}, "journal": [1]}'):
