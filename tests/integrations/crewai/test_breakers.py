@@ -80,12 +80,13 @@ def test_what_fails_with_it_bears_its_type(opened):
     }
 
 
-def test_a_ping_pong_of_agents_is_stopped_within_two_turns(opened):
+@pytest.mark.parametrize("how", HOW)
+def test_a_ping_pong_of_agents_is_stopped_within_two_turns(how, opened):
     spans = opened(ping_pong=2)
     ann, bob = agent("ann", final("for bob")), agent("bob", final("for ann"))
     made = crew(*(task(f"t{n}", (ann, bob)[n % 2]) for n in range(6)), name="desk")
     with pytest.raises(BreakerTripped), CrewListener(spans.monitor):
-        made.kickoff()
+        run(made, how)
     spans.monitor.flush()
     ran = spans.monitor.query(kind="llm", outcome="ok", order=["start_time"]).to_pylist()
     assert [row["agent"] for row in ran] == ["ann", "bob", "ann"]

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("langgraph")
 
-from langchain_kit import failures_of_ours, scripted
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_kit import CompletionModel, add, failures_of_ours, scripted
 from langgraph.callbacks import GraphCallbackHandler
 from langgraph.types import Command
 from langgraph_kit import (
@@ -278,3 +279,89 @@ def test_06_a_tree_without_an_end_is_incomplete_once_it_is_idle(
     outcomes = {span.name: span.outcome for span in spans()}
     assert outcomes == {"LangGraph": "incomplete", "a": "ok"}
     stream.close()
+
+
+# ---- 7: parents come from run ids ----
+
+ITEM = "workflow item ok\n  task work [work] ok\n    tool add [work] ok\n"
+
+
+def adding() -> Any:
+    """A graph whose node calls a tool with what it is given."""
+    work = lambda state: {"said": [add.invoke({"a": int(state["said"][-1]), "b": 0})]}  # noqa: E731
+    return line(("work", work), saver=None, name="item")
+
+
+@pytest.mark.parametrize("way", ["batch", "abatch"])
+async def test_07_graphs_of_a_batch_do_not_nest(way: str, spans: CapturedSpans, caplog):  # noqa: F811
+    graph = monitor_graph(adding(), monitor=spans.monitor)
+    given = [{"said": [str(n)]} for n in range(3)]
+    if way == "batch":
+        graph.batch(given)
+    else:
+        await graph.abatch(given)
+    assert spans.tree() == ITEM * 3
+    assert "detach" not in caplog.text.lower()
+
+
+# ---- 8: an end whose start was hidden is a span, below the node that it belongs to ----
+
+
+class Inline(BaseCallbackHandler):
+    """Another tool's handler, which hides the start of async completions from those that are not."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def on_llm_start(self, *args: Any, **kwargs: Any) -> None:
+        self.seen.append("start")
+
+    def on_llm_end(self, *args: Any, **kwargs: Any) -> None:
+        self.seen.append("end")
+
+
+@pytest.mark.parametrize("inline", [True, False])
+async def test_08_a_completion_in_a_node_is_a_span_whoever_is_inline(
+    inline: bool,
+    spans: CapturedSpans,  # noqa: F811
+):
+    async def work(state: Any) -> Any:
+        return {"said": [await CompletionModel().ainvoke("x")]}
+
+    handlers = [Inline(), LangGraphHandler(spans.monitor, inline=inline)]
+    await line(("work", work), saver=None).ainvoke({"said": []}, {"callbacks": handlers})
+    assert spans.tree().splitlines()[0] == "workflow LangGraph ok"
+    (call,) = [span for span in spans() if span.kind == "llm"]
+    (node,) = [span for span in spans() if span.name == "work"]
+    assert (call.outcome, call.output, call.parent_id) == ("ok", "It is 4.", node.span_id)
+    assert (call.duration_ms is not None) is inline
+    assert handlers[0].seen == ["start", "end"]
+
+
+# ---- 9: one graph, many runs; the same results are in test_twin.py ----
+
+
+async def test_09_one_graph_keeps_concurrent_sessions_apart(spans: CapturedSpans):  # noqa: F811
+    graph = monitor_graph(adding(), monitor=spans.monitor)
+    await asyncio.gather(
+        *(
+            graph.ainvoke({"said": [str(n)]}, {"metadata": {"session_id": f"s{n}"}})
+            for n in range(20)
+        )
+    )
+    stored = spans()
+    assert len(stored) == 3 * 20
+    for session in (f"s{n}" for n in range(20)):
+        mine = [span for span in stored if span.session_id == session]
+        assert len(mine) == 3
+        assert len({span.trace_id for span in mine}) == 1
+        assert [s.output for s in mine if s.kind == "tool"] == [session[1:]]
+
+
+def test_09_two_handlers_and_monitor_graph_twice_record_once(spans: CapturedSpans):  # noqa: F811
+    graph = monitor_graph(monitor_graph(adding(), monitor=spans.monitor), monitor=spans.monitor)
+    handlers = [LangGraphHandler(spans.monitor), LangGraphHandler(spans.monitor)]
+    graph.invoke({"said": ["1"]}, {"callbacks": handlers})
+    assert spans.tree() == ITEM

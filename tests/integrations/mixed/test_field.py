@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,15 +24,18 @@ pytest.importorskip("langgraph")
 from crewai.events import crewai_event_bus
 from crewai.tools import tool
 from crewai_kit import act, agent, crew, final, task
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableLambda
-from langchain_kit import scripted
+from langchain_kit import CompletionModel, scripted
 from langgraph.graph import START, StateGraph
 from typing_extensions import TypedDict
 
 from llmops_core import monitor_llm
 from llmops_core.testing.fixtures import CapturedSpans
 from llmops_integrations import instrument, instrumented, uninstrument
+from llmops_integrations.checks import hooks
 from llmops_integrations.crewai import CrewListener, monitor_crew, trees
+from llmops_integrations.crewai.listener import Bus
 from llmops_integrations.instrumenting import crewai_hook
 from llmops_integrations.langgraph import monitor_graph
 
@@ -196,6 +201,39 @@ def test_08_a_crew_whose_start_nobody_heard_is_told_from_its_end(
     listener.detach()
 
 
+class Inline(BaseCallbackHandler):
+    """Another tool's handler, which hides the start of async completions from those that are not."""
+
+    run_inline = True
+
+
+async def test_08_a_completion_whose_start_is_hidden_is_a_span_in_its_node(
+    spans: CapturedSpans,
+) -> None:
+    async def ask(state: State) -> State:
+        return {"text": await CompletionModel().ainvoke(state["text"])}
+
+    async def delegate(state: State) -> State:
+        return {"text": str((await small().akickoff()).raw)}
+
+    builder = StateGraph(State)
+    builder.add_node("ask", ask)
+    builder.add_node("delegate", delegate)
+    builder.add_edge(START, "ask")
+    builder.add_edge("ask", "delegate")
+    instrument(spans.monitor)
+    await builder.compile(name="desk").ainvoke({"text": "x"}, {"callbacks": [Inline()]})
+    found = {span.name: span for span in await asyncio.to_thread(spans)}
+    nodes = {span.span_id: name for name, span in found.items()}
+    asked = next(
+        span for span in found.values() if span.output == "It is 4." and span.kind == "llm"
+    )
+    assert nodes[str(asked.parent_id)] == "ask"
+    assert asked.outcome == "ok"
+    assert nodes[str(found["crew"].parent_id)] == "delegate"
+    assert len({span.trace_id for span in found.values()}) == 1
+
+
 # ---- 9: one attachment, many runs, and nothing changes for the program ----
 
 
@@ -247,7 +285,43 @@ def test_10_nothing_of_the_agents_inner_flow_is_shown_in_a_graph(spans: Captured
     assert all(span.duration_ms is not None for span in spans())
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_10_a_mixed_tree_is_the_same_in_any_order_of_delivery(
+    seed: int, spans: CapturedSpans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CrewAI's bus calls its handlers in a pool: an end may overtake its start."""
+    dice, lock, handle = random.Random(seed), threading.Lock(), Bus.llmops_handle
+
+    def late(self: Any, source: Any, event: Any) -> None:
+        with lock:
+            pause = dice.uniform(0, 0.004)
+        time.sleep(pause)
+        handle(self, source, event)
+
+    monkeypatch.setattr(Bus, "llmops_handle", late)
+    instrument(spans.monitor)
+    mixed(spans.monitor).invoke({"text": "x"})
+    assert spans.tree() == MIXED
+
+
 # ---- 21: nothing is disabled silently ----
+
+
+@pytest.mark.timeout(600)  # as below
+def test_21_the_doctor_tries_what_would_be_hooked_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a process of its own, which imports CrewAI: one run of each framework is recorded."""
+    monkeypatch.setattr(hooks, "_SECONDS", 560)
+    found = {f.facts["framework"]: (f.level, f.text) for f in hooks.Hooks().check() if f.facts}
+    assert found == {
+        name: ("ok", f"{name}: attached: {how}; a run of it is recorded")
+        for name, how in (
+            ("langchain", "register_configure_hook"),
+            ("langgraph", "wrapped functions of langgraph.pregel.main"),
+            ("crewai", "crewai_event_bus"),
+        )
+    }
 
 
 def test_21_what_is_hooked_is_told(spans: CapturedSpans) -> None:
