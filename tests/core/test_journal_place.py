@@ -6,16 +6,19 @@ import asyncio
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from llmops_core import SpanBatch
+from llmops_core import Monitor, SpanBatch
 from llmops_core.journal import writer as journal_module
 from llmops_core.journal.format import segments
 from llmops_core.journal.recovery import RecoveryReport, recover, writers
+from llmops_core.journal.state import read_state
 from llmops_core.journal.writer import Journal
+from llmops_core.storage.memory import MemoryStorage
 from llmops_core.testing import make_span
 
 WRITER = "w1"
@@ -184,3 +187,49 @@ def test_a_journal_without_a_folder_closes_without_a_trace(journal: Journal) -> 
     journal.close(remove=True)
     assert open_files() == before - 3
     assert root.read_text() == "a file"
+
+
+class Failing(MemoryStorage):
+    """A storage that cannot be written to, and says nothing of where journals lie."""
+
+    volatile = False
+
+    async def write(self, batch: SpanBatch) -> None:
+        raise ConnectionError
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_monitor_journals_on_where_its_state_folder_was_deleted_and_tells_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("llmops_core.intake.thread.OPEN_FILE_SECONDS", 0.05)
+    monkeypatch.setattr("llmops_core.intake.thread.HOUSEKEEPING_SECONDS", 0.05)
+    state = tmp_path / "state"
+    monkeypatch.setenv("LLMOPS_STATE_DIR", str(state))
+    monitor = Monitor(Failing(), shutdown_seconds=0.1)
+    place = Path(monitor.stats()["journal"]["path"])
+    for run in (1, 2):
+        monitor.recorder.start(run, None, {"kind": "tool", "name": f"t{run}"})
+        monitor.recorder.end(run, None, {"outcome": "ok"})
+        wait_for(lambda: monitor.stats()["spans"]["journaled"] == run)  # noqa: B023
+        if run == 1:
+            shutil.rmtree(state)
+            wait_for(lambda: bool(monitor.stats()["journal"]["remade"]))
+    wait_for(lambda: read_state(place).get("journal") == {"remade": 1})
+    assert monitor.stats()["failures"]["journal.place: FileNotFoundError"] == 1
+    monitor.close(0.1)
+    assert monitor.stats()["spans"]["journaled"] == 2
+    names: list[str] = []
+
+    async def write(batch: SpanBatch) -> None:
+        names.extend(span.name for span in batch.rows)
+
+    assert asyncio.run(recover(place.parent, write)).writers == 1
+    assert names == ["t1", "t2"]
+    assert sum("journal failed in place" in message for message in caplog.messages) == 1
