@@ -177,6 +177,17 @@ def test_a_folder_of_ours_that_was_put_back_from_a_copy_is_left_alone(
     assert journal.gone
 
 
+def test_a_file_system_whose_files_change_their_numbers_is_no_loss(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "samestat", lambda one, other: False)
+    assert not journal.keep_place()
+    append(journal, 41, 41)
+    assert not journal.keep_place()
+    journal.release()
+    assert recovered(journal.folder.parent)[0] == list(range(1, 42))
+
+
 def test_a_journal_without_a_folder_closes_without_a_trace(journal: Journal) -> None:
     root = journal.folder.parent
     shutil.rmtree(root)

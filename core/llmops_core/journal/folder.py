@@ -52,16 +52,35 @@ class WriterFolder:
                     os.close(descriptor)
                 setattr(self, name, -1)
 
-    def has(self, name: str, descriptor: int) -> bool:
-        """Whether the file that is found by our path and *name* is the one that is open.
-
-        One that may not be looked at is taken for it: only what is known to be gone is.
-        """
-        return _is_at(self.path / name, descriptor)
+    def has(self, name: str) -> bool:
+        """Whether there is such a file where others look for it."""
+        try:
+            (self.path / name).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # what may not be looked at is not known to be gone
+        return True
 
     def is_in_place(self) -> bool:
-        """Whether others still find this writer's lock where they look for it."""
-        return self.has("lock", self._lock)
+        """Whether others find this writer's lock where they look for it, and find it held."""
+        if _is_at(self.path / "lock", self._lock):
+            return True
+        try:
+            found = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        try:
+            # Some file systems give a file another number each time. The writer's id is ours alone,
+            # so a lock that is held is ours; that of a copy is not held.
+            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(found)
+        return False
 
     def open(self, name: str, flags: int) -> int:
         """Open a file, for the owner alone where it is made; the caller closes it."""

@@ -156,7 +156,7 @@ class Journal:
         with self._lock:
             self._check_ours()
             old, active = self._place, self._segments[-1]
-            in_place = self._fd < 0 or old.has(active.name, self._fd)
+            in_place = self._fd < 0 or old.has(active.name)
             if in_place and old.is_in_place():
                 self.gone = False
                 return False
