@@ -13,7 +13,12 @@ from llmops_core import ConfigError, Monitor, open_storage
 from llmops_core.delivery import compacting
 from llmops_core.storage.memory import MemoryStorage
 from llmops_core.storage.parquet import ParquetStorage
-from llmops_core.storage.parquet.compaction import CompactionReport
+from llmops_core.storage.parquet.compaction import (
+    IDLE_LIMITS,
+    LEAST_GRACE_SECONDS,
+    CompactionReport,
+    Compactor,
+)
 from llmops_core.testing import make_batch, make_span
 from llmops_core.testing.store import Store
 
@@ -49,6 +54,13 @@ class Work:
             self.closed.set()
 
 
+class Impatient(ParquetStorage):
+    """Keeps replaced files for one second, not ten, before it removes them."""
+
+    def compaction(self) -> Compactor:
+        return Compactor(self.folder, limits=IDLE_LIMITS, grace_seconds=LEAST_GRACE_SECONDS)
+
+
 class Storage(MemoryStorage):
     volatile = False
     journal_root: Path
@@ -73,7 +85,7 @@ def test_an_idle_monitor_merges_the_files_of_closed_days(tmp_path: Path) -> None
     for n in range(10):
         store.run(store.storage.write(make_batch([make_span(n)], writer_id=f"w{n}")))
     store.close()
-    with Monitor(f"parquet:{tmp_path}") as monitor:
+    with Monitor(Impatient(tmp_path)) as monitor:
         until(lambda: monitor.stats()["compaction"]["files_before"] == 10)
         assert len(list(tmp_path.glob("*/*compacted*.parquet"))) == 1
         assert len(monitor.query()) == 10

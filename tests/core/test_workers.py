@@ -94,7 +94,11 @@ def test_an_exception_thrown_into_each_thread_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("name", THREADS)
-def test_a_thread_that_is_gone_is_replaced_by_itself(name: str) -> None:
+def test_a_thread_that_is_gone_is_replaced_by_itself(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmops_core.worker.WATCH_SECONDS", 0.1)
+    monkeypatch.setattr("llmops_core.intake.thread.HOUSEKEEPING_SECONDS", 0.1)
     with opened("memory:") as monitor:
         worker = workers_of(monitor)[name]
         first = worker._thread
