@@ -22,6 +22,8 @@ from rows import Row
 __all__ = ["setup"]
 
 MAX_IMPORT_MS: Final = 150.0
+#: Processor time too is longer on a machine whose cores are shared.
+MAX_IMPORT_MS_AMONG_TESTS: Final = 450.0
 
 
 class _Half:
@@ -197,7 +199,7 @@ def setup(quick: bool) -> Iterator[Row]:
         yield _logging_row(zygote)
     finally:
         zygote.close()
-    yield _import_row()
+    yield _import_row(MAX_IMPORT_MS_AMONG_TESTS if quick else MAX_IMPORT_MS)
     yield _nowhere_row()
 
 
@@ -243,7 +245,7 @@ print(ms, threading.active_count() - 1, len(os.listdir("/proc/self/fd")) - befor
 """
 
 
-def _import_row() -> Row:
+def _import_row(limit_ms: float) -> Row:
     best = []
     for _ in range(3):
         done = subprocess.run(
@@ -251,7 +253,7 @@ def _import_row() -> Row:
         )
         best.append([float(text) for text in done.stdout.split()])
     ms, threads, files = min(best)
-    passed = ms <= MAX_IMPORT_MS and threads == 0 and files <= 0
+    passed = ms <= limit_ms and threads == 0 and files <= 0
     return Row(
         "faults", "import", "core", passed,
         f"{ms:.0f} ms of CPU (least of 3), {threads:.0f} threads, {files:.0f} open files",
