@@ -23,6 +23,7 @@ from llmops_core.batch import SpanBatch
 from llmops_core.errors import StorageError
 from llmops_core.query.clickhouse import Statement, compile_query
 from llmops_core.storage.clickhouse import ClickHouseStorage
+from llmops_core.storage.clickhouse import storage as clickhouse
 from llmops_core.storage.clickhouse.address import Address
 from llmops_core.storage.clickhouse.errors import failed_query, failed_write
 from llmops_core.storage.clickhouse.inserting import inserts
@@ -331,7 +332,7 @@ def test_only_the_datas_own_fault_is_permanent() -> None:
         assert "the text" not in str(made)
         return type(made)
 
-    assert {meaning(code) for code in (6, 53, 117, 131, 321, 349)} == {PermanentError}
+    assert {meaning(code) for code in (6, 53, 117, 131, 321, 349, 469)} == {PermanentError}
     busy = (None, 60, 81, 159, 164, 202, 209, 210, 241, 242, 243, 252, 319, 497, 516, 999, 123456)
     assert {meaning(code) for code in busy} == {RetryableError}
     assert isinstance(failed_query(ConnectionError(), "here"), RetryableError)
@@ -345,11 +346,57 @@ def test_a_server_that_is_not_there_is_a_retryable_error(unused_tcp_port: int) -
     assert caught.value.__cause__ is None
 
 
+def test_a_row_that_a_constraint_refuses_is_named_by_its_place(
+    store: Store,
+    clickhouse_url: str,
+    clickhouse_server: ClickHouse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database = clickhouse_url.rpartition("/")[2]
+    check = "ALTER TABLE llmops_spans ADD CONSTRAINT known CHECK name != 'a secret'"
+    clickhouse_server.run(check, database)
+    bad = make_span(7, name="a secret")
+    for most in (20_000, 3):  # in one insert, and in the third of several
+        monkeypatch.setattr("llmops_core.storage.clickhouse.inserting.MAX_ROWS", most)
+        with pytest.raises(PermanentError) as caught:
+            store.write(*spans(1, 6), bad, make_span(8))
+        assert caught.value.place == 6
+        assert "secret" not in str(caught.value)
+
+
+def test_an_outage_is_no_business_of_the_drivers_own_log(
+    unused_tcp_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = ClickHouseStorage.of_url(f"clickhouse://127.0.0.1:{unused_tcp_port}/d")
+
+    async def fail() -> None:
+        for attempt in (storage.open, lambda: storage.write(make_batch(spans(1, 3)))):
+            with pytest.raises(RetryableError):
+                await attempt()
+
+    asyncio.run(fail())
+    assert [r.name for r in caplog.records if r.levelname != "DEBUG"] == []
+
+
+def test_a_server_that_goes_away_is_no_business_of_the_drivers_own_log(
+    store: Store, caplog: pytest.LogCaptureFixture, unused_tcp_port: int
+) -> None:
+    storage: Any = store.storage
+    client = store.run(storage._connected())
+    there = client._backend._base_url
+    client._backend._base_url = f"http://127.0.0.1:{unused_tcp_port}/"
+    with pytest.raises(RetryableError):
+        store.write(make_span(1))
+    client._backend._base_url = there
+    assert [r.name for r in caplog.records if r.levelname != "DEBUG"] == []
+
+
 def test_a_server_that_stands_still_is_given_up(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is there and no answer comes: the write ends, and can be tried again."""
     storage: Any = store.storage
+    monkeypatch.setattr(clickhouse, "ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = store.run(storage._connected())
         there = client._backend._base_url
@@ -357,10 +404,33 @@ def test_a_server_that_stands_still_is_given_up(
         storage._write_seconds = 0.2
         with pytest.raises(RetryableError):
             store.write(make_span(1))
-        assert storage._write_seconds == 0.4  # one that is only slow is given more time
+        assert storage._write_seconds == 0.2, "it would be waited for when it is back already"
         client._backend._base_url = there
+        storage._write_seconds = 60.0  # a busy machine may need more than that
         store.write(make_span(1))
     assert len(ids(store)) == 1
+
+
+def test_a_server_that_is_only_slow_is_given_more_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage: Any = store.storage
+    monkeypatch.setattr(clickhouse, "ANSWER_SECONDS", 60.0)
+    client = store.run(storage._connected())
+
+    async def slow(**_: Any) -> None:
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "raw_insert", slow)
+        storage._write_seconds = 0.1
+        for seconds in (0.2, 0.4):
+            with pytest.raises(RetryableError):
+                store.write(make_span(1))
+            assert storage._write_seconds == seconds
+    storage._write_seconds = 60.0
+    store.write(make_span(1))
+    assert storage._write_seconds == clickhouse.FIRST_WRITE_SECONDS
 
 
 @pytest.fixture(scope="module")

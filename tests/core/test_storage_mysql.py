@@ -132,6 +132,24 @@ def test_a_batch_with_a_value_that_is_refused_stores_nothing(store: Store) -> No
     assert store.names() == ["span-3", "span-1"]
 
 
+@pytest.mark.parametrize("max_packet", [0, 70_000], ids=["one packet", "several"])
+def test_a_span_that_is_refused_is_named_by_its_place_and_costs_no_connection(
+    store: Store, max_packet: int
+) -> None:
+    storage = store.storage
+    assert isinstance(storage, MySQLStorage)
+    storage._max_packet = max_packet or storage._max_packet
+    spans = [make_span(at, input="x" * 500) for at in range(50)]
+    store.write(spans[0])
+    before = store.run(_connection_id(storage))
+    spans[31] = spans[31].replace(trace_id="x" * 256)
+    with pytest.raises(PermanentError, match="too long") as caught:
+        store.write(*spans[1:])
+    assert caught.value.place == 30
+    assert store.names() == ["span-0"], "nothing of it was stored"
+    assert store.run(_connection_id(storage)) == before
+
+
 def test_a_span_that_no_packet_can_hold_is_named_by_its_place(store: Store) -> None:
     storage = store.storage
     assert isinstance(storage, MySQLStorage)
@@ -258,23 +276,23 @@ def test_connections_that_the_server_closed_are_replaced(store: Store) -> None:
     storage = store.storage
     assert isinstance(storage, MySQLStorage)
     store.write(make_span(1))
-
-    async def connection_id() -> int:
-        async with storage._cursor() as cursor:
-            await cursor.execute("SELECT CONNECTION_ID()")
-            return int((await cursor.fetchone())[0])
-
     url = "mysql://root@127.0.0.1:3306/test"
     for _ in range(2):
-        sql(_server_of(storage) or url, f"KILL {store.run(connection_id())}")
+        sql(_server_of(storage) or url, f"KILL {store.run(_connection_id(storage))}")
         assert store.names() == ["span-1"]
-    sql(_server_of(storage) or url, f"KILL {store.run(connection_id())}")
+    sql(_server_of(storage) or url, f"KILL {store.run(_connection_id(storage))}")
     for last_try in (False, True):
         try:
             store.write(make_span(2))
         except RetryableError:
             assert not last_try
     assert store.names() == ["span-2", "span-1"]
+
+
+async def _connection_id(storage: MySQLStorage) -> int:
+    async with storage._cursor() as cursor:
+        await cursor.execute("SELECT CONNECTION_ID()")
+        return int((await cursor.fetchone())[0])
 
 
 def _server_of(storage: MySQLStorage) -> str:
@@ -374,8 +392,10 @@ def test_no_password_is_shown_anywhere(mysql_server: str) -> None:
 def test_an_error_is_classed_by_its_code_and_repeats_no_content(
     code: int, kind: type[StorageError]
 ) -> None:
-    told = write_failure(ValueError(code, "Data too long: 'a customer's secret'"))
+    told = write_failure(ValueError(code, "Data too long: 'a customer's secret at row 3' at row 7"))
     assert type(told) is kind
+    if isinstance(told, PermanentError) and code != 1153:
+        assert told.place == 6, "as the server counts, and not what a value says"
     assert "secret" not in str(told)
     assert str(code) in str(told)
     assert "secret" not in str(read_failure(ValueError(code, "a secret"), 60))

@@ -1,11 +1,12 @@
 """Which errors of ClickHouse are the data's fault, which the query's, and which pass.
 
 By the server's error code, never by its text, and no message of ours repeats that text: it may hold
-values of rows or of a query.
+values of rows or of a query. Only the number of a row is read there.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Final
 
@@ -13,10 +14,12 @@ from llmops_core.errors import PermanentError, QueryError, RetryableError, Stora
 
 __all__ = ["code_of", "failed_query", "failed_setup", "failed_write"]
 
+#: A CONSTRAINT that somebody has given to the table.
+_VIOLATED: Final = 469
 #: A value does not fit: of a wrong type, too large, cannot be parsed.
 _DATA: Final = frozenset(
     (6, 26, 27, 33, 38, 41, 53, 69, 70, 72, 117, 128, 131, 135, 190, 321, 349, 407, 441, 467, 691)
-)
+) | {_VIOLATED}
 #: The user, the password or the rights are wrong; somebody has to set them right.
 _ACCESS: Final = {
     164: "the user may only read",
@@ -39,6 +42,7 @@ _BUSY: Final = {
     394: "the query was cancelled",
 }
 _OVERFLOW: Final = 70
+_ROW: Final = re.compile(r" is violated at row ([0-9]+)\. ")
 _QUERY_LIMITS: Final = frozenset((159, 160, 241, 307, 396))
 
 
@@ -56,10 +60,17 @@ def failed_write(error: BaseException, place: str) -> StorageError:
     """Return what a failed write means: ``PermanentError`` only if the data is at fault."""
     code = code_of(error)
     if code in _DATA:
-        return PermanentError(f"ClickHouse refuses a value (error code {code})")
+        told = f"ClickHouse refuses a value (error code {code})"
+        return PermanentError(told, place=_place(error) if code == _VIOLATED else None)
     if code is not None:
         return RetryableError(f"ClickHouse at {place} cannot store now: {_told(code)}")
     return RetryableError(f"ClickHouse at {place} gave no answer ({type(error).__name__})")
+
+
+def _place(error: BaseException) -> int | None:
+    """Return the place of the row in its insert that a CONSTRAINT refuses, where the server says it."""
+    found = _ROW.search(str(error))
+    return int(found[1]) - 1 if found else None
 
 
 def failed_setup(error: BaseException, place: str) -> StorageError:

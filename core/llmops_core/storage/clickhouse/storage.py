@@ -42,6 +42,7 @@ QUERY_SECONDS: Final = 60
 #: A server that stands still is noticed after so long; one that is only slow is given more each time.
 FIRST_WRITE_SECONDS: Final = 10.0
 LAST_WRITE_SECONDS: Final = 120.0
+ANSWER_SECONDS: Final = 2.0
 _READ: Final = {
     "max_execution_time": QUERY_SECONDS,
     "output_format_arrow_string_as_string": 1,
@@ -142,8 +143,15 @@ class ClickHouseStorage:
             ArithmeticError,
         ) as error:  # pyarrow's errors are ValueErrors
             raise PermanentError(f"a value has no form in Arrow ({type(error).__name__})") from None
+        done = 0
         for insert in found:
-            await self._insert(insert)
+            try:
+                await self._insert(insert)
+            except PermanentError as error:
+                if error.place is not None:
+                    error.place += done
+                raise
+            done += insert.rows.num_rows
 
     async def query(self, query: SpanQuery) -> pa.Table:
         """Answer a query on the server. Cancelling it stops it there, too."""
@@ -237,7 +245,9 @@ class ClickHouseStorage:
                     connector_limit_per_host=to.pool_size,
                     autogenerate_session_id=False,  # a session takes one query at a time
                     query_retries=0,
-                    show_clickhouse_errors=False,  # their text may hold values
+                    # Their text may hold values: a row's number is read in it, none of it is
+                    # repeated. Without it the driver logs each failed request with a traceback.
+                    show_clickhouse_errors=True,
                 )
         except Exception as error:
             raise failed_setup(error, to.place) from None
@@ -301,11 +311,22 @@ class ClickHouseStorage:
             async with asyncio.timeout(self._write_seconds):
                 await client.raw_insert(insert_block=sql.encode() + rows, settings=dict(settings))
         except TimeoutError as error:
-            self._write_seconds = min(2 * self._write_seconds, LAST_WRITE_SECONDS)
+            if await self._answers():
+                self._write_seconds = min(2 * self._write_seconds, LAST_WRITE_SECONDS)
             raise failed_write(error, self.address.place) from None
         except Exception as error:
             raise failed_write(error, self.address.place) from None
         self._write_seconds = FIRST_WRITE_SECONDS
+
+    async def _answers(self) -> bool:
+        """Whether the server is there, and only slow. To wait longer for one that is not is in vain."""
+        client = await self._connected()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await client.raw_query("SELECT 1")
+        except Exception:  # the driver's, of many kinds, or no answer
+            return False
+        return True
 
     async def _command(self, sql: str, values: Mapping[str, Any] | None = None) -> None:
         client = await self._connected()

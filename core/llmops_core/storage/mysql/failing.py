@@ -1,10 +1,11 @@
 """What the driver's errors mean, by their code: try again, or never again.
 
-No text of a server is repeated: it quotes values, and those are content.
+No text of a server is repeated: it quotes values, and those are content. Only a row's number is read.
 """
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from typing import Final
@@ -26,6 +27,7 @@ _REFUSED: Final[dict[int, str]] = {
     3819: "a value that a CHECK of the table refuses",
     4025: "a value that a CHECK of the table refuses",
 }
+_ROW: Final = re.compile(r" at row ([0-9]+)\Z")
 _PACKET_TOO_LARGE: Final = 1153
 #: What is wrong with the set-up: it must be told at once.
 _SET_UP: Final = frozenset({1044, 1045, 1049, 1142, 1227, 1251, 1698, 2059})
@@ -85,11 +87,18 @@ def open_failure(error: BaseException) -> StorageError:
     return told
 
 
+def _place(error: BaseException) -> int | None:
+    """Return the place of the row at fault in its statement, where the server says it, at the end."""
+    found = _ROW.search(str(error.args[1])) if len(error.args) > 1 else None
+    return int(found[1]) - 1 if found else None
+
+
 def write_failure(error: BaseException) -> StorageError:
     """Return what a failed write is to be told as."""
     code = _code_of(error)
     if code in _REFUSED:
-        return PermanentError(f"MySQL refuses {_REFUSED[code]} (error {code})")
+        told = f"MySQL refuses {_REFUSED[code]} (error {code})"
+        return PermanentError(told, place=_place(error))
     if code == _PACKET_TOO_LARGE:
         return PermanentError(
             f"a span is larger than the server's max_allowed_packet (error {code})",

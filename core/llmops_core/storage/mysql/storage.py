@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from llmops_core.databases.url import DatabaseUrl
-from llmops_core.errors import ConfigError, LLMOpsError, StorageError
+from llmops_core.errors import ConfigError, LLMOpsError, PermanentError, StorageError
 from llmops_core.forking import renew_after_fork
 from llmops_core.hookspecs import hookimpl
 from llmops_core.query import SpanQuery, check_selection
@@ -112,6 +112,7 @@ class MySQLStorage:
 
         Raises ``PermanentError`` for a value that the server refuses, else ``RetryableError``.
         """
+        from llmops_core.storage.mysql.failing import write_failure
         from llmops_core.storage.mysql.rows import in_packets, insertable
 
         batch = storable(batch)
@@ -119,10 +120,18 @@ class MySQLStorage:
             return
         columns, rows = insertable(batch)
         sql = self._compiled.insert(columns)
+        done = 0
         async with self._transaction() as cursor:
             for some in in_packets(rows, self._max_packet):
-                async with asyncio.timeout(WRITE_SECONDS):
-                    await cursor.executemany(sql, some)
+                try:
+                    async with asyncio.timeout(WRITE_SECONDS):
+                        await cursor.executemany(sql, some)
+                except Exception as error:
+                    told = write_failure(error)
+                    if isinstance(told, PermanentError) and told.place is not None:
+                        told.place += done
+                    raise told from None
+                done += len(some)
 
     async def query(self, query: SpanQuery) -> pa.Table:
         """Answer a query with one statement, so over the spans of one moment."""
@@ -232,13 +241,26 @@ class MySQLStorage:
                         await connection.commit()
                     if patient:
                         connection.close()  # the pool's others are not
-                except BaseException:
-                    connection.close()  # whatever state it is in, the server rolls back
+                except BaseException as error:
+                    if not isinstance(error, PermanentError) or not await _rolled_back(connection):
+                        connection.close()  # whatever state it is in, the server rolls back
                     raise
         except LLMOpsError:
             raise
         except Exception as error:
             raise write_failure(error) from None
+
+
+async def _rolled_back(connection: Any) -> bool:
+    """Whether a connection can be used again: a new one costs more than what was refused."""
+    from llmops_core.storage.mysql.connecting import CONNECT_SECONDS
+
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection.rollback()
+    except Exception:  # the driver's, or no answer
+        return False
+    return True
 
 
 def _make(url: str) -> MySQLStorage:
