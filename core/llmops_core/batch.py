@@ -104,10 +104,16 @@ class SpanBatch:
 
         if self._source is not None:
             return self._source.arrow
-        if self._arrow is None:
+        made = self._arrow
+        if made is None:
             arrays = [self.column(name) for name in COLUMN_NAMES]
-            self._arrow = pa.Table.from_arrays(arrays, schema=arrow_schema())
-        return self._arrow
+            made = self._arrow = pa.Table.from_arrays(arrays, schema=arrow_schema())
+        return made
+
+    def forget_arrays(self) -> None:
+        """Let go of what can be made again: a batch that has to wait would hold its texts twice."""
+        self._arrow = None
+        self._arrays = {name: self._arrays[name] for name in self.measured}
 
     def column(self, name: str) -> pa.Array:
         """One column of :attr:`arrow`, made once. Cheaper than all of them."""

@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: What ``block`` may take of one call; then it is as ``drop``.
     block_seconds: float = 1.0
     #: Bytes of finished spans kept in memory while the storage is behind.
-    backlog_bytes: int = 32 * MEGABYTE
+    backlog_bytes: int = 16 * MEGABYTE
     #: Bytes of one journal; beyond them new spans are kept in memory only.
     journal_bytes: int = 1024 * MEGABYTE
     #: Spans and seconds of a stored batch; None leaves it to the storage.

@@ -315,8 +315,9 @@ class Pipeline:
             await self.store.write_recovered(self.collecting.collect(batch))
 
         self.recovered = await recover(root, write, batch_spans=self.batch_spans)
+        told = self.store.failing  # an outage has a line of its own
         for failed in self.recovered.failed:
-            self.failures.report("recovery", "replay", RuntimeError(failed))
+            self.failures.report("recovery", "replay", RuntimeError(failed), quiet=told)
 
     def _close_storage(self, timeout: float) -> None:
         try:

@@ -409,6 +409,7 @@ def test_without_a_journal_an_outage_drops_beyond_the_bound_and_counts_it() -> N
     monitor = Monitor(Down(), backlog_bytes=64 * 1024, batch_size=50)
     record(monitor, 2_000)
     monitor.flush(timeout=0.5)
+    until(lambda: monitor.stats()["events"]["consumed"] == 4_000)
     until(lambda: monitor.stats()["spans"]["dropped"].get("storage_behind", 0) > 1_000)
     stats = monitor.stats()
     assert stats["spans"]["queued"] > 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -17,6 +18,8 @@ from typing import Any, Final, TypeVar
 from llmops_core.worker import Worker
 
 __all__ = ["Lane"]
+
+logger: Final = logging.getLogger("llmops")
 
 T = TypeVar("T")
 
@@ -31,6 +34,7 @@ class Lane:
         self.loop = asyncio.new_event_loop()
         # PYTHONASYNCIODEBUG is for the application's loops: ours may block, and nobody waits.
         self.loop.set_debug(False)
+        self.loop.set_exception_handler(_left_behind)
         self._helpers = _DaemonThreads()
         self.loop.set_default_executor(self._helpers)
         self._waiting: set[concurrent.futures.Future[Any]] = set()
@@ -161,6 +165,17 @@ class Lane:
         for join in (self.worker.join, *[t.join for t in list(self._helpers.living)]):
             with contextlib.suppress(RuntimeError):  # it is this very thread, or not started yet
                 join(max(0.0, deadline - time.monotonic()))
+
+
+def _left_behind(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Take note of what a driver or a plugin left behind, as a failure that nobody asked for.
+
+    What was asked for has failed by then and is told once; asyncio would log a traceback for each,
+    such as of each connection that a server which was killed had.
+    """
+    with contextlib.suppress(Exception):  # the application's own log handler may fail
+        error = context.get("exception")
+        logger.debug("left behind by a plugin: %s", type(error).__name__ if error else "a warning")
 
 
 def _ordinary(error: BaseException) -> Exception:

@@ -108,6 +108,8 @@ class StoreWorker:
                 self._unjournaled -= missing
             journaled = len(batch) - len(missing)
             item = PendingRange(batch.first_seq, batch.last_seq, batch, size, journaled, missing)
+            if self.failing:
+                batch.forget_arrays()
             if self._bytes > 0 and self._bytes + size > self._backlog_bytes:
                 self._spill(item)
             else:
@@ -140,7 +142,13 @@ class StoreWorker:
 
     async def write_recovered(self, batch: SpanBatch) -> None:
         """Write a batch of a dead writer, in turn with the living one's. On the storage's lane."""
-        await self._write(batch)
+        try:
+            await self._write(batch)
+        except PermanentError:
+            raise
+        except Exception as error:
+            self._outage.failed(error)
+            raise
 
     def watch(self) -> None:
         """Count a write that takes too long, once. Called on any thread."""
@@ -159,6 +167,11 @@ class StoreWorker:
         """Return how long the storage's thread has been blocked, 0 if it is not, or not for long."""
         silent = self._lane.silent_seconds()
         return silent if silent >= SLOW_SECONDS else 0.0
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last write is to be tried again."""
+        return self._outage.since is not None
 
     def state(self) -> dict[str, Any]:
         """Return how the storage does: ``ok``, ``failing`` (tried again) or ``hung``, and how long."""
@@ -264,6 +277,7 @@ class StoreWorker:
             self.retries += 1
             self._report(where, error, quiet=True)
             self._outage.failed(error)
+            batch.forget_arrays()
             return False
         self._account_stored(item, batch)
         return True
