@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from llmops_core import Monitor, PermanentError, RetryableError, SpanBatch, hookimpl, open_storage
+from llmops_core import (
+    ConfigError,
+    Monitor,
+    PermanentError,
+    RetryableError,
+    SpanBatch,
+    hookimpl,
+    open_storage,
+)
 from llmops_core.cli.app import app
 from llmops_core.delivery import storing
 from llmops_core.delivery.flushing import FlushMark
@@ -227,6 +235,65 @@ def test_a_person_drops_what_was_refused_by_saying_so(url: str) -> None:
     assert run("drop", span_id, "--storage", url) == (0, {**_of(told), "dropped": 1})
     assert run("list", "--storage", url)[1]["spans"] == []
     assert names(url) == ["good", "fine"]
+
+
+def test_a_span_that_is_refused_again_stays(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ParquetStorage, "write", Strict.write)
+    monkeypatch.setattr(ParquetStorage, "strict", True, raising=False)
+    [span] = run("list", "--storage", url)[1]["spans"]
+    code, told = run("retry", "--storage", url)
+    assert code == 1
+    assert (told["stored"], list(told["refused"])) == (0, [span["span_id"]])
+    assert run("list", "--storage", url)[1]["spans"] == [span]
+
+
+def test_a_retry_while_the_storage_is_away_loses_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run("list", "--storage", url)[1]["spans"]
+
+    async def away(self: ParquetStorage, batch: SpanBatch) -> None:
+        raise RetryableError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ParquetStorage, "write", away)
+        result = CliRunner().invoke(app, ["quarantine", "retry", "--storage", url])
+        assert isinstance(result.exception, RetryableError)
+    assert run("list", "--storage", url)[1]["spans"] == before
+    assert run("retry", before[0]["span_id"], "--storage", url)[1]["stored"] == 1
+
+
+def test_an_id_that_is_not_in_quarantine_changes_nothing(url: str) -> None:
+    for command in ("retry", "drop"):
+        with pytest.raises(ConfigError, match="No span 'f00'"):
+            CliRunner().invoke(
+                app, ["quarantine", command, "f00", "--storage", url], catch_exceptions=False
+            )
+    assert len(run("list", "--storage", url)[1]["spans"]) == 1
+
+
+def test_what_a_real_database_refused_is_stored_once_it_takes_it(
+    mysql_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from servers import mysql_statements
+
+    monkeypatch.setenv("LLMOPS_STATE_DIR", str(tmp_path))
+    server, _, table = mysql_url.rpartition("table=")
+    with Monitor(mysql_url, exporters=[]) as monitor:
+        check = f"ALTER TABLE `{table}` ADD CONSTRAINT no_bad CHECK (name <> 'bad')"
+        asyncio.run(mysql_statements(server.rstrip("?&"), check))
+        for name in ("good", "bad", "fine"):
+            run_id = uuid.uuid4().int
+            monitor.recorder.start(run_id, None, {"kind": "task", "name": name})
+            monitor.recorder.end(run_id, None, {})
+        assert monitor.flush(timeout=60).complete
+        assert monitor.stats()["spans"]["quarantined"] == 1
+    assert run("retry", "--storage", mysql_url)[0] == 1
+    dropped = f"ALTER TABLE `{table}` DROP CONSTRAINT no_bad"
+    asyncio.run(mysql_statements(server.rstrip("?&"), dropped))
+    code, told = run("retry", "--storage", mysql_url)
+    assert (code, told["stored"]) == (0, 1)
+    assert sorted(names(mysql_url)) == ["bad", "fine", "good"]
 
 
 def _of(told: dict[str, Any]) -> dict[str, Any]:
