@@ -1,12 +1,14 @@
 """ClickHouse's own engine (chdb) behind a small HTTP server: as much of it as a client needs.
 
-Run as a program with a folder for the data; it prints its port. What a client sends is run as it is,
-but for two things that an engine inside a process has no word for: the body of an INSERT is put into
-a file, and ``input(...)``, which reads the body, becomes ``file(...)``, which reads that file.
+Run as a program with a folder for the data, and a port where it is to have a certain one; it prints
+its port. What a client sends is run as it is, but for two things that an engine inside a process has
+no word for: the body of an INSERT is put into a file, and ``input(...)``, which reads the body, becomes
+``file(...)``, which reads that file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import tempfile
@@ -43,11 +45,13 @@ class Request(BaseHTTPRequestHandler):
             body = b""
         sql = given.get("query", "").encode() + (b"\n" if "query" in given else b"") + body
         try:
-            self._answer(200, _run(self.folder, given, sql))
+            answer = (200, _run(self.folder, given, sql), "")
         except Exception as error:
             told = str(error)
             found = _CODE.search(told)
-            self._answer(500, told.encode(), found[1] if found else "1000")
+            answer = (500, told.encode(), found[1] if found else "1000")
+        with contextlib.suppress(ConnectionError):  # who asked has gone
+            self._answer(*answer)
 
     def _chunks(self) -> bytes:
         parts = []
@@ -69,6 +73,12 @@ class Request(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that goes is no error
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 def _form(kind: str, body: bytes) -> dict[str, str]:
@@ -128,7 +138,8 @@ def _insert(
 def main() -> None:
     Request.folder = sys.argv[1]
     keep = chdb.connect(Request.folder)  # one connection holds the engine up between requests
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Request)
+    port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    server = Server(("127.0.0.1", port), Request)
     print(server.server_address[1], flush=True)
     # The parent's end of the pipe closes when it dies, however it dies.
     threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown()), daemon=True).start()

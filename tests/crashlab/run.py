@@ -27,6 +27,7 @@ LABS: Final = {
     "forks": "forks",
     "kills": "kill",
     "notebooks": "notebooks",
+    "outages": "outages",
 }
 
 
