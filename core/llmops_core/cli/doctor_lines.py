@@ -50,7 +50,9 @@ def _sections(report: dict[str, Any]) -> Iterator[tuple[str, list[Finding]]]:
     for name, found in report["checks"].items():
         yield name, [Finding(f["text"], f["level"]) for f in found]
     yield "storage", list(_storage(report["storage"]))
-    yield "models", list(_models(report["models"]))
+    healthy = report["storage"]["healthy"]
+    unknown = [Finding("not known: the storage does not answer")]
+    yield "models", list(_models(report["models"])) if healthy else unknown
     yield "journals", list(_journals(report["journals"]))
     yield "compaction", list(_compaction(report["compaction"]))
     yield "plugins", list(_plugins(report["plugins"]))

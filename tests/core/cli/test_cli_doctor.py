@@ -68,6 +68,8 @@ def test_doctor_is_unwell_where_the_storage_is(llmops: Call) -> None:
     assert ran.code == 1
     assert json.loads(ran.out)["storage"]["healthy"] is False
     assert "secret" not in ran.out
+    out = llmops("doctor", "--storage", "nosuch://me:secret@host/db").out
+    assert "models      not known: the storage does not answer" in out
 
 
 def test_doctor_and_recover_see_to_a_dead_writer(left_behind: Path, llmops: Call) -> None:
