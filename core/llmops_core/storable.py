@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
-from operator import methodcaller
+from itertools import chain, repeat
+from operator import contains, methodcaller
 from typing import Any, Final, TypeVar
 
 from llmops_core.batch import SpanBatch
@@ -27,6 +27,8 @@ _NUL: Final = "\x00"
 _NUL_SIGN: Final = "\u2400"
 _REPLACEMENT: Final = "\ufffd"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+#: Characters from which texts are looked at one by one.
+_LONG: Final = 256
 _INT64: Final = 2**63
 _KINDS: Final = {c.name: c.type for c in COLUMNS}
 _NULLABLE: Final = frozenset(c.name for c in COLUMNS if c.nullable)
@@ -76,12 +78,21 @@ def _columns(batch: SpanBatch) -> Iterable[tuple[str, Sequence[Any]]]:
 
 
 def _texts(values: Iterable[str | None]) -> bool:
-    # One look at all of them together: per value it would cost more than to store them.
-    whole = "".join(filter(None, values))
-    if _NUL in whole:
-        return False
-    if whole.isascii():
-        return True
+    known = list(filter(None, values))
+    if known and len(known[0]) > _LONG:
+        # To copy them together would cost more than to look at each.
+        if any(map(contains, known, repeat(_NUL))):
+            return False
+        if all(map(str.isascii, known)):
+            return True
+        whole = "".join(known)
+    else:
+        # One look at all of them together: per value it would cost more than to store them.
+        whole = "".join(known)
+        if _NUL in whole:
+            return False
+        if whole.isascii():
+            return True
     try:
         whole.encode()
     except UnicodeEncodeError:
