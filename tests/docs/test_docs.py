@@ -188,12 +188,14 @@ def test_every_command_of_the_performance_page_exists_and_takes_its_options() ->
         "ingest",
         "freeze",
         "memory",
+        "query",
         "kill",
     }
     for path, option in commands:
         assert option.strip() in text_of(ROOT / path)
     for script in ("overhead", "ingest"):
         assert '"--rounds"' in text_of(ROOT / "benchmarks" / f"{script}.py")
+    assert '"--traces"' in text_of(ROOT / "benchmarks" / "query.py")
     assert '"graph-sync"' in text_of(ROOT / "benchmarks" / "overhead.py")
 
 
