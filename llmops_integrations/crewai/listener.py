@@ -28,7 +28,7 @@ from llmops_integrations.crewai import reading
 from llmops_integrations.crewai.breaking import Crews, Hooks
 from llmops_integrations.crewai.translate import END, MARK, READERS, START, Reader
 from llmops_integrations.crewai.translate_more import HIDDEN
-from llmops_integrations.crewai.trees import CrewTrees
+from llmops_integrations.crewai.trees import KICKOFFS, CrewTrees
 
 __all__ = [
     "BLOCK",
@@ -58,10 +58,12 @@ _REMEMBERED_NS: Final = 60 * _NS_PER_S
 class Block:
     """A ``with`` block around some runs: what they are told to belong to."""
 
-    __slots__ = ("identity", "refused")
+    __slots__ = ("around", "identity", "refused")
 
     def __init__(self, identity: dict[str, Any]) -> None:
         self.identity = identity
+        #: The event that was open where it was entered.
+        self.around = get_current_parent_id()
         #: What a breaker refused in it.
         self.refused: BaseException | None = None
 
@@ -165,6 +167,8 @@ class Book:
             return
         recorder = self.recorder
         fields = reader.read(event, source, recorder.freeze)
+        if fields is None:
+            return
         fields["_type"] = event.type
         at = _nanoseconds(event.timestamp)
         watches = [watch for watch in self.watches if at <= watch.until]
@@ -183,6 +187,8 @@ class Book:
             self._place(run_id, event.parent_event_id, parent, fields)
             if HIDDEN in fields:
                 _keep(self._hidden, run_id, parent)
+            elif parent is not None and event.type in KICKOFFS:
+                self._tell_outermost(event, watches, fields)
             recorder.start(run_id, parent, fields, at)
         else:
             recorder.point(run_id, parent, fields, at)
@@ -230,6 +236,18 @@ class Book:
             trace = fields.get("_trace_id") or run_id
         if trace is not None:
             _keep(self._traces, run_id, trace)
+
+    def _tell_outermost(self, event: Any, watches: list[Watch], fields: dict[str, Any]) -> None:
+        """Tell what a kickoff belongs to if what is around it is around our block too.
+
+        Where nobody listened to that, the kickoff is a root.
+        """
+        block = BLOCK.get()
+        if block is None or block.around != event.parent_event_id:
+            return
+        found = next((w.identity for w in watches if w.subject is None), {})
+        fields["_as_root"] = {**found, **block.identity}
+        self.recorder.add_root_fields(fields["_as_root"])
 
     def trace_of(self, run_id: int | None) -> int | str | None:
         """Return the trace of a run, or of the nearest run around the caller that is known."""

@@ -40,6 +40,7 @@ class Node:
     __slots__ = (
         "above",
         "agent",
+        "asks",
         "attempt",
         "block",
         "cause",
@@ -65,6 +66,7 @@ class Node:
         "sibling",
         "start_ns",
         "task",
+        "tries",
         "type",
         "waiting",
         "watched",
@@ -91,6 +93,10 @@ class Node:
         self.hidden = self.ended = self.handed = self.manager = self.hierarchical = False
         self.outcome: str | None = None
         self.attempt = 1
+        #: How often each agent was executed right in this run.
+        self.tries: dict[str, int] = {}
+        #: How often a person may yet be asked about its answer.
+        self.asks: int = fields.pop("_asks", 0)
         self.start_ns = 0
         self.model: str | None = None
         self.model_calls = 0

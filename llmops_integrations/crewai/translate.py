@@ -26,13 +26,16 @@ from llmops_integrations.crewai.reading import (
 __all__ = ["READERS", "START_OF", "Reader", "usage_fields"]
 
 Freeze = Callable[[object], Any]
-Read = Callable[[Any, Any, Freeze], dict[str, Any]]
+#: None where there is nothing to tell.
+Read = Callable[[Any, Any, Freeze], dict[str, Any] | None]
 
 START: Final = "start"
 END: Final = "end"
 POINT: Final = "point"
 MARK: Final = "mark"
 
+#: How often a person can be asked about one answer after another.
+MAX_QUESTIONS: Final = 1_000
 #: How much of a task's description is its name where it has none.
 TASK_NAME_CHARS: Final = 60
 
@@ -188,7 +191,15 @@ def agent_started(event: Any, source: Any, freeze: Freeze) -> dict[str, Any]:
         "agent": role,
         "input": freeze(event.task_prompt),
         "_model": _model_class(event.agent),
+        "_asks": _questions(event),
     }
+
+
+def _questions(event: Any) -> int:
+    """Return how often a person may be asked about the answer: once where the crew is trained."""
+    if read(event.task, "human_input") is not True:
+        return 0
+    return 1 if read(event.agent, "crew", "_train") is True else MAX_QUESTIONS
 
 
 def _model_class(agent: Any) -> str | None:
@@ -202,6 +213,17 @@ def agent_ended(event: Any, source: Any, freeze: Freeze) -> dict[str, Any]:
 
 
 _failures("agent_execution_started", "AgentError", "agent_execution_error")
+
+
+def agent_shows(event: Any, source: Any, freeze: Freeze) -> dict[str, Any] | None:
+    """An agent's answer is shown: with ``human_input`` a person is asked about it then."""
+    answer = event.formatted_answer
+    if type(answer).__name__ != "AgentFinish":
+        return None
+    return {"input": freeze(read(answer, "output"))}
+
+
+READERS["agent_logs_execution"] = Reader(POINT, agent_shows)
 
 
 @_starts("lite_agent_execution_started")

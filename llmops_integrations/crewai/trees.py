@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from llmops_integrations.crewai import handoffs
+from llmops_integrations.crewai import handoffs, pauses
 from llmops_integrations.crewai.nodes import Cause, Node, Nodes
 from llmops_integrations.crewai.translate import START_OF
 from llmops_integrations.crewai.translate_more import HIDDEN
@@ -19,7 +19,10 @@ from llmops_integrations.crewai.translate_more import HIDDEN
 if TYPE_CHECKING:
     from llmops_core.intake.ordering import Tell
 
-__all__ = ["CrewTrees", "SilentModel", "wait_key"]
+__all__ = ["KICKOFFS", "CrewTrees", "SilentModel", "wait_key"]
+
+#: What a program starts, which may be inside of nothing.
+KICKOFFS: Final = ("crew_kickoff_started", "flow_started", "lite_agent_execution_started")
 
 _DELEGATIONS: Final = {
     "delegate_work_to_coworker": "delegation",
@@ -62,7 +65,7 @@ class CrewTrees:
     ) -> None:
         """Take one event. Called in order of time, on the intake thread."""
         kind = fields.pop("_type")
-        self._give_up_waiting(tell.mono)
+        self._give_up_waiting(tell.mono - WAIT_NS)
         if kind == "block_left":
             self._left(fields["_block"], tell)
         elif kind == "llm_stream_chunk":
@@ -70,11 +73,22 @@ class CrewTrees:
         elif kind in START_OF:
             self._ended(kind, run_id, parent_id, fields, tell)
         elif fields.pop("_answers", False):
-            self._answered(parent_id, fields, tell)
+            fields.pop("_all", None)
+            pauses.answered(self._nodes.get(parent_id), fields, tell)
+        elif kind == pauses.SHOWN:
+            pauses.shown(self._nodes.get(parent_id), run_id, fields, tell)
         elif fields.get("kind") == "event" or fields.get("_refused"):
             self._happened(run_id, parent_id, fields, tell)
         else:
             self._started(kind, run_id, parent_id, fields, tell)
+
+    def settle(self, tell: Tell, *, closing: bool) -> None:
+        """Tell the ends that wait in vain: for their start, or for who knows their error's type."""
+        until = tell.mono + 1 if closing else tell.mono - WAIT_NS
+        self._give_up_waiting(until)
+        for root, failed in list(self._untyped.items()):
+            if any(at < until for _, _, at in failed):
+                self._settle_untyped(root, tell)
 
     # ---- starts ----
 
@@ -83,6 +97,10 @@ class CrewTrees:
     ) -> None:
         parent = self._nodes.get(parent_id)
         named = fields.pop("_subject", False)
+        as_root = fields.pop("_as_root", None)
+        if as_root is not None and parent is None:
+            parent_id = None  # it was open before anybody listened
+            fields.update(as_root)
         watched = fields.pop("_all", False) or named or (parent is not None and parent.watched)
         if named and parent is not None and not parent.watched:
             parent = parent_id = None  # what is around it is not monitored: it is a root
@@ -92,6 +110,8 @@ class CrewTrees:
         self._nodes.add(node)
         if not watched:
             return
+        if parent is not None:
+            pauses.went_on(parent, tell)
         orphans = self._orphans.pop(run_id, ())
         for orphan in orphans:
             orphan.parent, orphan.root = node, node.root
@@ -156,15 +176,20 @@ class CrewTrees:
     def _agent_started(self, node: Node, fields: dict[str, Any], tell: Tell) -> None:
         node.model = fields.pop("_model", None)
         task = node.parent_stored()
+        if task is not None and task.kind in ("task", "tool"):
+            node.attempt = task.tries[node.name] = task.tries.get(node.name, 0) + 1
+            if node.attempt > 1:
+                fields["attempt"] = node.attempt
         if task is not None and task.kind == "task":
-            fields["_retry_key"] = "execution"
             crew = task.parent_stored()
             node.manager = crew is not None and crew.hierarchical
         if fields.pop("_remote", False):
             handoffs.to_remote(node, fields, tell)
             return
         tool = task if task is not None and task.kind == "tool" else None
-        if tool is not None and tool.name in _DELEGATIONS:
+        if tool is not None and tool.handed:
+            fields["_handed"] = True  # a second try: the work was handed over once
+        elif tool is not None and tool.name in _DELEGATIONS:
             handoffs.to_coworker(node, tool, _DELEGATIONS[tool.name], fields, tell, self._freeze)
 
     def _tool_started(self, node: Node, fields: dict[str, Any]) -> None:
@@ -215,11 +240,11 @@ class CrewTrees:
             node = node.parent
         return node
 
-    def _give_up_waiting(self, now: int) -> None:
+    def _give_up_waiting(self, until: int) -> None:
         """Tell the ends whose starts will not come: they began before anybody listened."""
         while self._early:
             run_id, (kind, parent_id, fields, tell) = next(iter(self._early.items()))
-            if now - tell.mono < WAIT_NS and len(self._early) < MAX_EARLY:
+            if tell.mono >= until and len(self._early) < MAX_EARLY:
                 return
             del self._early[run_id]
             self._end_unseen(kind, run_id, parent_id, fields, tell)
@@ -257,11 +282,7 @@ class CrewTrees:
             self._say_silent(node, fields)
         if node.kind in ("tool", "agent") and node.outcome == "error":
             fields.setdefault("attempt", node.attempt)
-        waiting = node.waiting
-        if waiting is not None and not waiting.ended:
-            waiting.ended = True
-            about = {"outcome": node.outcome, "kind": waiting.kind, "name": waiting.name}
-            tell.end(waiting.run_id, waiting.above, about)
+        pauses.ended_around(node, fields, tell)
 
     def _flow_ended(self, node: Node, fields: dict[str, Any]) -> None:
         flow_id, method = fields.pop("_paused", (None, None))
@@ -341,17 +362,6 @@ class CrewTrees:
             self._tell_end(failed, about, tell, at)
 
     # ---- the rest ----
-
-    def _answered(self, parent_id: int | None, fields: dict[str, Any], tell: Tell) -> None:
-        """A human answered: CrewAI tells it as an event of its own, not as an end."""
-        parent = self._nodes.get(parent_id)
-        node = parent.waiting if parent is not None else None
-        fields.pop("_all", None)
-        if node is None or node.ended or not node.watched:
-            return
-        node.ended = True
-        fields["waited_ms"] = max(0, tell.mono - node.start_ns) / 1_000_000
-        self._tell_end(node, fields, tell, tell.mono)
 
     def _happened(
         self, run_id: int, parent_id: int | None, fields: dict[str, Any], tell: Tell

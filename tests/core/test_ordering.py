@@ -15,8 +15,21 @@ from llmops_core.testing.fixtures import spans  # noqa: F401 - a fixture
 MS = 1_000_000
 
 
-def _event(mono: int, fields: dict[str, Any], teller: Any) -> Any:
-    return (0, 1, None, mono, mono, fields, 600, teller)
+class Telling:
+    """A teller that holds nothing back."""
+
+    def __init__(self, told: Any) -> None:
+        self.told = told
+
+    def __call__(self, run: int, parent: int | None, fields: dict[str, Any], tell: Any) -> None:
+        self.told(run, parent, fields, tell)
+
+    def settle(self, tell: Any, *, closing: bool) -> None:
+        pass
+
+
+def _event(mono: int, fields: dict[str, Any], told: Any) -> Any:
+    return (0, 1, None, mono, mono, fields, 600, Telling(told))
 
 
 def test_what_was_held_is_told_oldest_first() -> None:
@@ -72,7 +85,7 @@ def _tell(run: int, parent: int | None, fields: dict[str, Any], tell: Any) -> No
 
 def test_a_tree_told_backwards_by_many_threads_is_the_same_tree() -> None:
     with Monitor(storage="memory:", durability="memory") as monitor:
-        recorder = monitor.recorder.in_order(_tell)
+        recorder = monitor.recorder.in_order(Telling(_tell))
         now = monitor.recorder.wall() - 1_000 * MS
         calls = []
         for run in range(1, 6):
@@ -96,7 +109,7 @@ def test_a_tree_told_backwards_by_many_threads_is_the_same_tree() -> None:
 
 
 def test_held_events_are_told_without_a_flush(spans) -> None:  # noqa: F811
-    recorder = spans.monitor.recorder.in_order(_tell)
+    recorder = spans.monitor.recorder.in_order(Telling(_tell))
     at = spans.clock.wall_ns()
     recorder.start(9, None, {"kind": "chain", "name": "alone"}, at)
     recorder.end(9, None, {"kind": "chain", "name": "alone", "outcome": "ok", "ends": True}, at)
@@ -122,7 +135,7 @@ def test_a_clock_that_is_set_moves_no_duration() -> None:
 
     clock = Stepping()
     with Monitor(storage="memory:", durability="memory", clock=clock) as monitor:
-        recorder = monitor.recorder.in_order(_tell)
+        recorder = monitor.recorder.in_order(Telling(_tell))
         about = {"kind": "chain", "name": "alone"}
         clock.mono = 10 * MS
         recorder.start(5, None, about, clock.wall_ns())
@@ -154,3 +167,43 @@ def test_a_flush_lets_a_framework_deliver_first_and_survives_one_that_cannot() -
         assert 0 < asked[0] <= 2
         assert monitor.query().num_rows == 1
         assert any("before_flush" in str(key) for key in monitor.stats()["failures"])
+
+
+class HoldsBack(Telling):
+    """Holds every event back until it is asked to settle."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda *told: self.held.append(told))
+        self.held: list[Any] = []
+
+    def settle(self, tell: Any, *, closing: bool) -> None:
+        for run, parent, fields, then in self.held if closing else []:
+            _tell(run, parent, fields, then)
+        self.held = self.held if not closing else []
+
+
+def test_what_a_teller_holds_back_is_told_when_the_monitor_closes(tmp_path: Any) -> None:
+    monitor = Monitor(f"parquet:{tmp_path}/data")
+    recorder = monitor.recorder.in_order(HoldsBack())
+    at = monitor.recorder.wall()
+    recorder.start(5, None, {"kind": "chain", "name": "alone"}, at)
+    recorder.end(5, None, {"kind": "chain", "name": "alone", "outcome": "ok", "ends": True}, at)
+    monitor.flush()
+    assert monitor.stats()["spans"]["made"] == 0
+    monitor.close()
+    assert monitor.stats()["spans"]["made"] == 1
+
+
+def test_a_teller_that_fails_to_settle_is_counted_and_the_others_settle(tmp_path: Any) -> None:
+    class Broken(Telling):
+        def settle(self, tell: Any, *, closing: bool) -> None:
+            raise ValueError("broken")
+
+    monitor = Monitor(f"parquet:{tmp_path}/data")
+    at = monitor.recorder.wall()
+    for run, teller in enumerate((Broken(_tell), HoldsBack()), start=5):
+        recorder = monitor.recorder.in_order(teller)
+        recorder.point(run, None, {"kind": "chain", "name": "alone"}, at)
+    monitor.close()
+    assert any("teller" in str(key) for key in monitor.stats()["failures"])
+    assert monitor.stats()["spans"]["made"] == 2

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from llmops_core.freeze.freezer import Frozen
 from llmops_core.intake.queue import END, EVENT_BYTES, MARK, POINT, START, HostEvent
 
 if TYPE_CHECKING:
+    from llmops_core.clock import Clock
     from llmops_core.intake.recorder import Recorder
 
 __all__ = ["OrderedRecorder", "Ordering", "Tell", "Teller"]
@@ -86,7 +87,22 @@ class Tell:
         self._feed((what, run_id, parent, mono, wall, fields, EVENT_BYTES, promotable))
 
 
-Teller = Callable[[int, int | None, dict[str, Any], Tell], None]
+class Teller(Protocol):
+    """Hears the events of a framework in order of time, and tells the tracer what became of them.
+
+    Called on the intake thread alone. It must not block, and runs no code but the integration's.
+    """
+
+    def __call__(
+        self, run_id: int, parent_run_id: int | None, fields: dict[str, Any], tell: Tell, /
+    ) -> None:
+        """Take one event."""
+
+    def settle(self, tell: Tell, *, closing: bool) -> None:
+        """Tell what has waited too long for an event that may never come; all of it if *closing*.
+
+        Called about once a second, at each flush and at the close, with the present time.
+        """
 
 
 class Ordering:
@@ -96,6 +112,8 @@ class Ordering:
         self._feed = feed
         self._heap: list[tuple[int, int, HostEvent]] = []
         self._numbers = count()
+        #: Who was told anything: they may hold something back. One for each integration.
+        self._tellers: dict[int, Teller] = {}
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -112,8 +130,21 @@ class Ordering:
         heap = self._heap
         while heap and (now_ns is None or now_ns - heap[0][0] >= HOLD_NS):
             event = heappop(heap)[2]
+            teller = event[7]
+            self._tellers[id(teller)] = teller
             try:
-                event[7](event[1], event[2], event[5], Tell(self._feed, event[3], event[4]))
+                teller(event[1], event[2], event[5], Tell(self._feed, event[3], event[4]))
+            except Exception as error:  # a defect of ours
+                report(error)
+
+    def settle(
+        self, clock: Clock, report: Callable[[BaseException], None], *, closing: bool
+    ) -> None:
+        """Let the tellers tell what they hold back: what has waited too long, or all of it."""
+        for teller in self._tellers.values():
+            try:
+                tell = Tell(self._feed, clock.monotonic_ns(), clock.wall_ns())
+                teller.settle(tell, closing=closing)
             except Exception as error:  # a defect of ours
                 report(error)
 
@@ -121,9 +152,8 @@ class Ordering:
 class OrderedRecorder:
     """Takes events that come in any order and say when they happened. Safe from any thread.
 
-    *teller* is called on the intake thread, in order of time, with the run id, the parent's and the
-    fields of each event, and a :class:`Tell`. It must not block, and runs no code but the
-    integration's. Made by :meth:`~llmops_core.Recorder.in_order`.
+    *teller* is given the run id, the parent's and the fields of each event in order of time, and a
+    :class:`Tell`. Made by :meth:`~llmops_core.Recorder.in_order`.
     """
 
     def __init__(self, recorder: Recorder, teller: Teller) -> None:

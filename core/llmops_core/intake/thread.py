@@ -202,6 +202,7 @@ class Intake:
 
     def _control(self, mark: FlushMark) -> bool:
         self._release(None)
+        self._settle(closing=mark.closing)
         if mark.closing:
             self.tracer.close_all()
         else:
@@ -282,9 +283,14 @@ class Intake:
 
     def _release(self, now_ns: int | None) -> None:
         """Tell what has waited for earlier events, all of it without *now_ns*."""
-        self._ordering.release(
-            now_ns, lambda error: self._failures.report("handler", "teller", error)
-        )
+        self._ordering.release(now_ns, self._teller_failed)
+
+    def _settle(self, *, closing: bool) -> None:
+        """Tell what waits for events that do not come."""
+        self._ordering.settle(self.tracer.clock, self._teller_failed, closing=closing)
+
+    def _teller_failed(self, error: BaseException) -> None:
+        self._failures.report("handler", "teller", error)
 
     def _drop(self, reason: str, count: int) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + count
@@ -298,6 +304,7 @@ class Intake:
             self._next_sweep = now + HOUSEKEEPING_SECONDS
             self._also()
             try:
+                self._settle(closing=False)
                 self.tracer.sweep()
                 self._write_out()
             except Exception as error:  # a defect of ours must not end the thread

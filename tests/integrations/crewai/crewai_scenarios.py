@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any, Final
+from unittest import mock
 
 from crewai.flow.flow import Flow, listen, router, start
 from crewai_kit import Broken, Process, ScriptedLLM, Search, act, agent, call, crew, final, task
@@ -381,6 +382,65 @@ workflow crew ok
 )
 def llm_error_retried() -> Any:
     return crew(task("t", agent("a", RuntimeError("overloaded"), final("fine")))).kickoff()
+
+
+@scenario(
+    """\
+workflow crew error RuntimeError
+  task t [a] error RuntimeError
+    agent a error RuntimeError
+      llm scripted-1 [a] error RuntimeError
+    agent a error RuntimeError attempt=2
+      llm scripted-1 [a] error RuntimeError
+"""
+)
+def llm_error_to_the_last() -> Any:
+    worker = agent("a", RuntimeError("overloaded"), max_retry_limit=1)
+    return _error_of(crew(task("t", worker)).kickoff)
+
+
+@scenario(
+    """\
+workflow crew ok
+  task t [boss] ok
+    agent boss ok
+      llm scripted-1 [boss] ok 12+3 tokens
+      tool delegate_work_to_coworker [boss] ok
+        agent worker error RuntimeError
+          llm scripted-1 [worker] error RuntimeError
+        agent worker error RuntimeError attempt=2
+          llm scripted-1 [worker] error RuntimeError
+      llm scripted-1 [boss] ok 12+3 tokens
+  handoff boss → worker [boss] -> worker by delegation handed_off
+"""
+)
+def delegation_to_one_who_fails() -> Any:
+    asks = act("Delegate work to coworker", task="find cats", context="ctx", coworker="worker")
+    boss = agent("boss", asks, final("alone"), allow_delegation=True)
+    worker = agent("worker", RuntimeError("overloaded"), max_retry_limit=1)
+    return crew(task("t", boss), agents=[boss, worker]).kickoff()
+
+
+@scenario(
+    """\
+workflow crew ok
+  task t [a] ok
+    agent a ok
+      llm scripted-1 [a] ok 12+3 tokens
+      chain human input [a] ok
+      llm scripted-1 [a] ok 12+3 tokens
+      chain human input [a] ok
+  handoff a → b [a] -> b by context handed_off
+  task u [b] ok
+    agent b ok
+      llm scripted-1 [b] ok 12+3 tokens
+"""
+)
+def human_input_of_a_task() -> Any:
+    said = iter(["Shorter, please.", ""])
+    asked = task("t", agent("a", final("one two"), final("one")), human_input=True)
+    with mock.patch("builtins.input", side_effect=said):
+        return crew(asked, task("u", agent("b"))).kickoff()
 
 
 @scenario(
