@@ -169,6 +169,21 @@ def test_what_was_left_in_the_journal_is_stored_in_order(bench: Bench) -> None:
     assert sum(bench.announced) == 100
 
 
+def test_what_is_read_back_in_one_go_is_bounded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing, "SPILLED_BYTES", 2 * SIZE)
+    bench.store.act = fail(ConnectionError())
+    for _ in range(20):
+        bench.add(bench.make(5))
+    bench.store.act = lambda batch: None
+    assert bench.flush()
+    bench.check()
+    lengths = [last - first + 1 for first, last in bench.store.ranges]
+    assert sum(lengths) == 100
+    assert max(lengths) == 10, "two of those that were added"
+
+
 def test_a_crash_between_a_catch_up_and_its_note_stores_nothing_twice(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

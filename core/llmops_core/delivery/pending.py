@@ -21,6 +21,8 @@ class PendingRange(msgspec.Struct):
     dropped: set[int] = msgspec.field(default_factory=set)
     taken: bool = False
     sealed: bool = False
+    #: What a range that only the journal holds takes in memory once it is read back, in bytes.
+    spilled: int = 0
 
     def lost(self, batch: SpanBatch) -> int:
         """Return how many of its spans are not in *batch*: a segment was damaged, or deleted."""

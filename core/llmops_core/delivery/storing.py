@@ -38,6 +38,9 @@ FIRST_RETRY_SECONDS: Final = 0.2
 LAST_RETRY_SECONDS: Final = 4.0
 #: A write, or a thread, that does not answer for so long is said to hang; it goes on.
 SLOW_SECONDS: Final = 10.0
+#: What is read back from the journal in one go, as it is in memory. It is there several times over
+#: while it is converted and sent.
+SPILLED_BYTES: Final = 4 * 1024 * 1024
 
 
 class StoreWorker:
@@ -199,17 +202,19 @@ class StoreWorker:
             item.dropped, item.unjournaled = item.unjournaled, set()
         if not item.journaled:
             return
-        item.batch, item.size = None, 0
+        item.batch, item.size, item.spilled = None, 0, item.size
         tail = self._items[-1] if self._items else None
         if (
             isinstance(tail, PendingRange)
             and tail.batch is None
             and not tail.taken
             and tail.journaled + item.journaled <= self._batch_spans
+            and tail.spilled + item.spilled <= SPILLED_BYTES
         ):
             # A long outage leaves few large ranges in memory and in the storage, not many small.
             tail.last = item.last
             tail.journaled += item.journaled
+            tail.spilled += item.spilled
             tail.dropped |= item.dropped
         else:
             self._items.append(item)
