@@ -173,6 +173,8 @@ def test_what_is_read_back_in_one_go_is_bounded(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storing, "SPILLED_BYTES", 2 * SIZE)
+    returned: list[int] = []
+    monkeypatch.setattr(storing, "_give_back", lambda: returned.append(len(bench.store.ranges)))
     bench.store.act = fail(ConnectionError())
     for _ in range(20):
         bench.add(bench.make(5))
@@ -182,6 +184,7 @@ def test_what_is_read_back_in_one_go_is_bounded(
     lengths = [last - first + 1 for first, last in bench.store.ranges]
     assert sum(lengths) == 100
     assert max(lengths) == 10, "two of those that were added"
+    assert len(returned) >= lengths.count(10), "Arrow's memory goes back after each of them"
 
 
 def test_a_crash_between_a_catch_up_and_its_note_stores_nothing_twice(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -285,6 +286,9 @@ class StoreWorker:
             batch.forget_arrays()
             return False
         self._account_stored(item, batch)
+        if item.batch is None:
+            del batch
+            _give_back()
         return True
 
     def _refused(self, item: PendingRange, batch: SpanBatch, error: PermanentError) -> bool:
@@ -400,6 +404,13 @@ class StoreWorker:
     ) -> None:
         with contextlib.suppress(BaseException):  # a listener of failures must not end the storing
             self._failures.report(who, where, error, quiet=quiet)
+
+
+def _give_back() -> None:
+    """Return what Arrow keeps for its next batch to the system: catching up is soon over."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()
 
 
 async def _sleep(seconds: float) -> None:
