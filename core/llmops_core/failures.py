@@ -55,6 +55,10 @@ class Failures:
         if self._listener is not None:
             self._listener(plugin, where, error)
 
+    def left_behind(self, plugin: str) -> Callable[[BaseException], None]:
+        """Return what counts a plugin's failures that nobody waits for, without a line of log."""
+        return lambda error: self.report(plugin, "left_behind", error, quiet=True)
+
     def counts(self) -> dict[str, int]:
         """Return failures so far, by ``plugin.where: type``."""
         with self._lock:

@@ -90,7 +90,7 @@ class Pipeline:
         self.batch_spans, self.batch_seconds = batching_of(storage, settings)
         # What is open when a later step fails is closed again: a failed set-up leaves nothing.
         with contextlib.ExitStack() as undo:
-            self.lane = Lane("storage")
+            self.lane = Lane("storage", failures.left_behind("storage"))
             undo.callback(self.lane.stop)
             unreachable = None if open_later else self._open_storage(storage_name)
             undo.callback(self._close_storage, 1.0)

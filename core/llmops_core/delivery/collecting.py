@@ -61,7 +61,7 @@ class Collecting:
         self._in_a_row: dict[str, int] = dict.fromkeys(collectors, 0)
         self._lock = Lock()
         foreign = any(not is_ours(c) for c in collectors.values())
-        self._lane = SharedLane("collectors") if foreign else None
+        self._lane = SharedLane("collectors", failures) if foreign else None
         self.cut_off: list[str] = []
         #: Spans that went on without a collector, by its name.
         self.missed: dict[str, int] = {}
@@ -98,7 +98,7 @@ class Collecting:
                 self._in_a_row[name] = 0
                 self._collectors[name] = NamedCollector(name, self._find, self._failures)
                 if self._lane is None:
-                    self._lane = SharedLane("collectors")
+                    self._lane = SharedLane("collectors", self._failures)
 
     def watch(self) -> None:
         """Cut off a collector that does not return. Called now and then on the delivery thread."""

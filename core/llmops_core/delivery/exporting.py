@@ -42,7 +42,7 @@ class ExportWorker:
         self._in_a_row = 0
         self._busy_since: float | None = None
         self._running = False
-        self._lane = Lane(f"exporter-{name}")
+        self._lane = Lane(f"exporter-{name}", failures.left_behind(name))
 
     @property
     def worker(self) -> Worker:

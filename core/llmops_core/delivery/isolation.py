@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from llmops_core.delivery.lane import Lane
+from llmops_core.failures import Failures
 from llmops_core.worker import Worker
 
 __all__ = ["CUT_OFF_AFTER", "DEADLINE_SECONDS", "LATE_SECONDS", "SharedLane", "is_ours"]
@@ -34,9 +35,10 @@ class SharedLane:
     ``late`` holds who has not returned, and since when. It is called again once it has returned.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, failures: Failures) -> None:
         self._name = name
-        self._lane = Lane(name)
+        self._left_behind = failures.left_behind(name)
+        self._lane = Lane(name, self._left_behind)
         self.late: dict[str, float] = {}
 
     @property
@@ -54,7 +56,7 @@ class SharedLane:
         if call is not None:
             call.add_done_callback(lambda _: self.late.pop(plugin, None))
         self._lane.stop()
-        self._lane = Lane(self._name)
+        self._lane = Lane(self._name, self._left_behind)
 
     def overdue(self) -> list[str]:
         """Return those that are late past the deadline."""

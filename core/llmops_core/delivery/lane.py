@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -19,8 +18,6 @@ from llmops_core.worker import Worker
 
 __all__ = ["Lane"]
 
-logger: Final = logging.getLogger("llmops")
-
 T = TypeVar("T")
 
 #: How long tasks may take to notice that they were cancelled.
@@ -28,13 +25,20 @@ CANCEL_SECONDS: Final = 0.5
 
 
 class Lane:
-    """A daemon thread that runs an event loop. Made at set-up: no thread is started at exit."""
+    """A daemon thread that runs an event loop. Made at set-up: no thread is started at exit.
 
-    def __init__(self, name: str) -> None:
+    *left_behind* is called on it with what a driver or a plugin left behind: a failure that nobody
+    waits for. What it raises is ignored.
+    """
+
+    def __init__(
+        self, name: str, left_behind: Callable[[BaseException], None] = lambda error: None
+    ) -> None:
+        self._report = left_behind
         self.loop = asyncio.new_event_loop()
         # PYTHONASYNCIODEBUG is for the application's loops: ours may block, and nobody waits.
         self.loop.set_debug(False)
-        self.loop.set_exception_handler(_left_behind)
+        self.loop.set_exception_handler(self._left_behind)
         self._helpers = _DaemonThreads()
         self.loop.set_default_executor(self._helpers)
         self._waiting: set[concurrent.futures.Future[Any]] = set()
@@ -48,6 +52,15 @@ class Lane:
         except RuntimeError:  # the interpreter is exiting
             self.loop.close()
             raise
+
+    def _left_behind(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Count what nobody waits for: asyncio would log a traceback for each.
+
+        Such as for each connection that a server which was killed had; what was asked of it has
+        failed by then, and is told once.
+        """
+        with contextlib.suppress(Exception):
+            self._report(context.get("exception") or RuntimeError("a warning of asyncio's"))
 
     def _run(self) -> bool:
         """Run the loop until it is stopped. Called again, with its tasks as they were, if it fails."""
@@ -165,17 +178,6 @@ class Lane:
         for join in (self.worker.join, *[t.join for t in list(self._helpers.living)]):
             with contextlib.suppress(RuntimeError):  # it is this very thread, or not started yet
                 join(max(0.0, deadline - time.monotonic()))
-
-
-def _left_behind(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Take note of what a driver or a plugin left behind, as a failure that nobody asked for.
-
-    What was asked for has failed by then and is told once; asyncio would log a traceback for each,
-    such as of each connection that a server which was killed had.
-    """
-    with contextlib.suppress(Exception):  # the application's own log handler may fail
-        error = context.get("exception")
-        logger.debug("left behind by a plugin: %s", type(error).__name__ if error else "a warning")
 
 
 def _ordinary(error: BaseException) -> Exception:

@@ -51,7 +51,7 @@ class Notifier:
         self._round = 0  # a drain that was left behind must not go on when its plugin returns
         self._busy: tuple[str, str, float] | None = None
         self._wanted = {n for n in _HOOKS if getattr(host.manager.hook, n).get_hookimpls()}
-        self._lane = SharedLane("notify") if self._wanted else None
+        self._lane = SharedLane("notify", failures) if self._wanted else None
         failures.listen(self._plugin_failed)
 
     @property
