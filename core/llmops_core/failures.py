@@ -8,12 +8,17 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Final
 
-__all__ = ["Failures"]
+__all__ = ["Failures", "PluginLeftError"]
 
 logger: Final = logging.getLogger("llmops")
 
 #: Distinct failures that are remembered; what comes after counts under "other".
 MAX_DISTINCT: Final = 256
+
+
+class PluginLeftError(RuntimeError):
+    """Carries a plugin's ``SystemExit``, or the like, as an ordinary error; its cause is that."""
+
 
 Listener = Callable[[str, str, BaseException], None]
 
@@ -41,9 +46,9 @@ class Failures:
 
     def report(self, plugin: str, where: str, error: BaseException, *, quiet: bool = False) -> None:
         """Count a swallowed failure and log the first of its sort; *quiet* where the caller logs."""
-        cause = error.__cause__
-        if cause is not None and not isinstance(cause, Exception):
-            error = cause  # a plugin's sys.exit, which was made an ordinary error on its way here
+        # Only ours is unwrapped: asyncio raises its TimeoutError from a CancelledError.
+        if isinstance(error, PluginLeftError) and error.__cause__ is not None:
+            error = error.__cause__
         key = f"{plugin}.{where}: {type(error).__name__}"
         with self._lock:
             if key not in self._counts and len(self._counts) >= MAX_DISTINCT:

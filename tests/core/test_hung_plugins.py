@@ -381,3 +381,20 @@ def test_a_plugin_that_leaves_is_counted_by_what_it_raised() -> None:
         record(monitor)
         assert monitor.flush().complete
         assert monitor.stats()["failures"] == {"leaves.collect: SystemExit": 1}
+
+
+def test_a_timeout_of_asyncio_is_counted_as_a_timeout() -> None:
+    class Waits:
+        name = "waits"
+
+        async def export(self, batch: SpanBatch) -> None:
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+
+        async def close(self) -> None:
+            pass
+
+    with Monitor("memory:", exporters=[Waits()]) as monitor:
+        record(monitor)
+        assert monitor.flush().complete
+        assert monitor.stats()["failures"] == {"waits.export: TimeoutError": 1}

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from llmops_core.failures import PluginLeftError
 from llmops_core.worker import Worker
 
 __all__ = ["Lane"]
@@ -183,7 +184,7 @@ class Lane:
 def _ordinary(error: BaseException) -> Exception:
     if isinstance(error, Exception):
         return error
-    wrapped = RuntimeError(f"{type(error).__name__} raised by a plugin")
+    wrapped = PluginLeftError(f"{type(error).__name__} raised by a plugin")
     wrapped.__cause__ = error
     return wrapped
 
