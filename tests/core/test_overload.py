@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+import trio
 
 from llmops_core import ConfigError, Monitor
 from llmops_core.intake import room
@@ -75,6 +76,37 @@ async def test_the_thread_of_an_event_loop_never_waits() -> None:
     assert not waiting.done(), "a thread of the loop's pool may"
     q.take(4)
     await asyncio.wait_for(waiting, 20)
+
+
+def test_the_thread_of_a_trio_loop_never_waits_and_one_of_its_pool_may() -> None:
+    q = queue(seconds=30)
+    fill(q)
+
+    async def main() -> None:
+        q.put(event(START, 9, 1))
+        assert q.blocked()["calls"] == 0
+        assert q.dropped == {"overload": 1}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, q.put, event(START, 10, 1))
+            await trio.sleep(0.05)
+            q.take(4)
+
+    trio.run(main)
+    assert q.blocked()["calls"] == 1
+
+
+def test_a_trio_that_cannot_say_whether_it_runs_is_asked_for_its_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(trio.lowlevel, "in_trio_run")
+
+    async def ask() -> bool:
+        return room._in_event_loop()
+
+    assert trio.run(ask)
+    assert not room._in_event_loop()
+    monkeypatch.delattr(trio, "lowlevel")  # one that is being imported
+    assert not room._in_event_loop()
 
 
 def test_a_queue_that_closes_lets_those_who_wait_go() -> None:

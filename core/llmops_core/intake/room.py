@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from threading import Condition
@@ -33,8 +34,7 @@ class Room:
 
     def wait(self, free: Callable[[], bool]) -> None:
         """Wait until *free* says so, at most the configured time. Called on the host's thread."""
-        # Cheaper than asking for the loop and catching its error; documented for this use.
-        if asyncio._get_running_loop() is not None:
+        if _in_event_loop():
             return
         began, since = time.monotonic(), self._in_vain_since
         if since is not None and began - since >= STANDSTILL_SECONDS:
@@ -61,3 +61,21 @@ class Room:
         if self._waiting:
             with self._changed:
                 self._changed.notify_all()
+
+
+def _in_event_loop() -> bool:
+    """Whether this is the thread of an event loop: of asyncio's, what is built on it, or trio's."""
+    # Cheaper than asking for the loop and catching its error; documented for this use.
+    if asyncio._get_running_loop() is not None:
+        return True
+    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    if lowlevel is None:  # nobody imported it, so nobody runs it
+        return False
+    ask = getattr(lowlevel, "in_trio_run", None)
+    if ask is not None:
+        return bool(ask())
+    try:
+        lowlevel.current_trio_token()  # trio before 0.23
+    except (AttributeError, RuntimeError):
+        return False
+    return True
