@@ -228,7 +228,7 @@ class Pipeline:
 
     def flush(self, timeout: float) -> tuple[str, ...]:
         """Send a mark through; return the stages that had not answered by the deadline."""
-        self.watchdog.look()
+        self.watchdog.revive()
         mark = FlushMark(self._stages())
         self.queue.put_control(mark)
         return mark.wait(timeout)
@@ -238,7 +238,7 @@ class Pipeline:
         deadline = time.monotonic() + timeout
         self.compaction.stop()
         mark = FlushMark(self._stages(), closing=True)
-        self.watchdog.look()
+        self.watchdog.revive()
         self.watchdog.stop()
         self.queue.closed = True
         self.queue.put_control(mark)

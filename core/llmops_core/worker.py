@@ -127,12 +127,20 @@ class Watchdog:
         self._stop.set()
 
     def look(self) -> None:
-        """Give a new thread to each worker that lost its own; note who stands still."""
+        """Give a new thread to each worker that lost its own; note who stands still.
+
+        Called in time with the clock, by the watchdog's own thread alone: it counts.
+        """
+        self.revive()
+        for worker in self._workers():
+            self._watch(worker)
+
+    def revive(self) -> None:
+        """Give a new thread to each worker that lost its own. As often as anybody likes."""
         self.worker.revive()
         for worker in self._workers():
             if worker.revive():
                 self._report(worker.name, "stopped", RuntimeError("its thread was gone"))
-            self._watch(worker)
 
     def stats(self) -> dict[str, Any]:
         """Return for each worker whether it lives, how often it began anew, and if it is stuck."""

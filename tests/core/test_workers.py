@@ -172,6 +172,17 @@ def test_a_worker_that_stands_still_is_told_once_and_again_after_it_moved() -> N
     assert told == [("slow", "stuck")] * 2
 
 
+def test_flushes_in_a_row_take_nobody_for_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No look of its own meanwhile: what is counted here was counted by the flushes.
+    monkeypatch.setattr("llmops_core.worker.WATCH_SECONDS", 3600)
+    with opened("memory:") as monitor:
+        for _ in range(3 * STUCK_LOOKS):
+            monitor.flush(0)
+        stats = monitor.stats()
+    assert not [name for name, told in stats["workers"].items() if told["stuck"]]
+    assert stats["failures"] == {}
+
+
 def test_a_defect_that_repeats_takes_no_whole_core() -> None:
     failures: list[BaseException] = []
 
