@@ -91,11 +91,23 @@ class Reopening:
         self._failed = failed
         self._thread: threading.Thread | None = None
         self._next_try = 0.0
+        #: Never waited for, so that a signal handler that comes in between cannot wait for itself.
+        #: Made in the child, like all of this: no thread of the parent's holds it.
+        self._beginning = threading.Lock()
         self.opened = False
 
     def start(self) -> None:
         """Start to open, unless it is under way or has just failed. Never waits, never raises."""
-        if self.opened or self._thread is not None or time.monotonic() < self._next_try:
+        if self.opened or not self._beginning.acquire(blocking=False):
+            return  # it is open, or another thread begins to open it
+        try:
+            self._begin()
+        finally:
+            self._beginning.release()
+
+    def _begin(self) -> None:
+        # In this order: a thread that opened is forgotten after it has said that it did.
+        if self._thread is not None or self.opened or time.monotonic() < self._next_try:
             return
         self._thread = threading.Thread(target=self._run, name="llmops-open", daemon=True)
         try:
