@@ -16,7 +16,14 @@ from llmops_core.span import Span
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ArrowValues", "SpanBatch", "SpanColumns", "spans_from_arrow", "spans_to_arrow"]
+__all__ = [
+    "ArrowValues",
+    "SpanBatch",
+    "SpanColumns",
+    "copied_span",
+    "spans_from_arrow",
+    "spans_to_arrow",
+]
 
 #: Values by column, as many in each; what is null throughout is missing.
 SpanColumns = dict[str, list[Any]]
@@ -161,7 +168,7 @@ class SpanBatch:
         Each plugin is given one. The Arrow table, which cannot be changed, is shared.
         """
         if self._columns is None:
-            made = self.with_rows(map(_copied, self.rows))
+            made = self.with_rows(map(copied_span, self.rows))
         else:  # rows are made of columns anew, and share nothing that can be changed
             made = self.with_columns({})
             made._arrays, made.measured = self._arrays, self.measured
@@ -245,7 +252,8 @@ class SpanBatch:
         return {**self.plain_columns(), **measured}
 
 
-def _copied(span: Span) -> Span:
+def copied_span(span: Span) -> Span:
+    """Return a span that shares nothing that can be changed."""
     changed: dict[str, dict[str, object]] = {}
     for name in ("attributes", "measurements"):
         values = getattr(span, name)

@@ -6,9 +6,11 @@ import threading
 import uuid
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmops_core import Monitor, SpanBatch, hookimpl
+from llmops_core.delivery import isolation, notifying
 
 
 def record(monitor: Monitor, count: int = 1) -> None:
@@ -135,24 +137,146 @@ def test_a_hook_that_fails_five_times_in_a_row_is_cut_off() -> None:
     assert monitor.stats()["failures"]["failing.llmops_spans_stored: OSError"] <= 5
 
 
+def record_handoff(monitor: Monitor, source: str = "a") -> None:
+    run_id = uuid.uuid4().int
+    fields = {"kind": "handoff", "name": f"{source} → b", "agent": source, "target_agent": "b",
+              "handoff_confirmed": True}  # fmt: skip
+    monitor.recorder.start(run_id, None, fields)
+    monitor.recorder.end(run_id, None, fields)
+
+
+class Watch:
+    """Writes down the handoffs that it learns of, and the spans of stored batches."""
+
+    def __init__(self, name: str = "watch") -> None:
+        self.name = name
+        self.told: list[tuple[str | None, str | None, bool | None]] = []
+        self.stored = 0
+
+    @hookimpl
+    def llmops_spans_stored(self, batch: SpanBatch) -> None:
+        self.stored += len(batch)
+
+    @hookimpl
+    def llmops_handoff(self, handoff: Any) -> None:
+        self.told.append((handoff.agent, handoff.target_agent, handoff.handoff_confirmed))
+
+
 def test_each_stored_handoff_is_told_once_and_nothing_else() -> None:
-    class Watch:
-        name = "watch"
-
-        def __init__(self) -> None:
-            self.told: list[tuple[str | None, str | None, bool | None]] = []
-
-        @hookimpl
-        def llmops_handoff(self, handoff: Any) -> None:
-            self.told.append((handoff.agent, handoff.target_agent, handoff.handoff_confirmed))
-
     watch = Watch()
     with Monitor(storage="memory:", plugins=[watch]) as monitor:
         record(monitor, 3)
-        run_id = uuid.uuid4().int
-        fields = {"kind": "handoff", "name": "a → b", "agent": "a", "target_agent": "b",
-                  "handoff_confirmed": True}  # fmt: skip
-        monitor.recorder.start(run_id, None, fields)
-        monitor.recorder.end(run_id, None, fields)
+        record_handoff(monitor)
         monitor.flush(30)
     assert watch.told == [("a", "b", True)]
+
+
+def test_each_handoff_of_a_burst_is_told_to_each_listener() -> None:
+    first, second = Watch("first"), Watch("second")
+    with Monitor(storage="memory:", plugins=[first, second]) as monitor:
+        for number in range(400):
+            record_handoff(monitor, f"agent {number}")
+        monitor.flush(30)
+    for watch in (first, second):
+        assert [told[0] for told in watch.told] == [f"agent {n}" for n in range(400)]
+    assert monitor.stats()["hooks"] == {"missed": 0}
+
+
+def test_a_handoff_that_a_listener_changes_by_force_is_its_own() -> None:
+    class Vandal:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @hookimpl
+        def llmops_handoff(self, handoff: Any) -> None:
+            msgspec.structs.force_setattr(handoff, "agent", "spoilt")
+
+    watch = Watch()
+    with Monitor(storage="memory:", plugins=[Vandal("v"), watch, Vandal("w")]) as monitor:
+        record_handoff(monitor)
+        monitor.flush(30)
+    assert watch.told == [("a", "b", True)]
+
+
+class Holds:
+    """Keeps the thread of the hooks, at the first failure or handoff, until it is let go."""
+
+    name = "holds"
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.holds = threading.Event()
+
+    @hookimpl
+    def llmops_plugin_failed(self, plugin: str, where: str, error: BaseException) -> None:
+        self.holds.set()
+        self.go.wait(60)
+
+    @hookimpl
+    def llmops_handoff(self, handoff: Any) -> None:
+        self.holds.set()
+        self.go.wait(60)
+
+
+def test_a_storm_of_failures_takes_no_place_of_other_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifying, "LATE_SECONDS", 60.0)
+    holds, watch = Holds(), Watch()
+    with Monitor(storage="memory:", plugins=[holds, watch]) as monitor:
+        for _ in range(notifying.MAX_QUEUED_CALLS + 11):
+            monitor.recorder.report("somewhere", ValueError("x"))
+            assert holds.holds.wait(20)
+        record(monitor, 3)
+        assert monitor.flush(30).complete
+        holds.go.set()
+    assert watch.stored == 3
+    assert monitor.stats()["hooks"] == {"missed": 10}
+
+
+def test_handoffs_that_a_hung_listener_does_not_get_are_counted_and_others_get_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notifying, "LATE_SECONDS", 0.05)
+    holds, watch = Holds(), Watch()
+    with Monitor(storage="memory:", plugins=[holds, watch]) as monitor:
+        for _ in range(5):
+            record_handoff(monitor)
+        assert monitor.flush(30).complete
+    holds.go.set()
+    assert len(watch.told) == 5
+    assert monitor.stats()["hooks"]["missed"] == 4 + 1  # its own lateness was told to it, too
+
+
+def test_listeners_go_on_once_a_thread_can_be_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notifying, "LATE_SECONDS", 0.05)
+    refused = threading.Event()
+    real = isolation.Lane
+
+    def none_at_first(*given: Any) -> Any:
+        if refused.is_set():
+            return real(*given)
+        refused.set()
+        raise RuntimeError("can't start new thread")
+
+    holds, watch = Holds(), Watch()
+    with Monitor(storage="memory:", plugins=[holds, watch]) as monitor:
+        monkeypatch.setattr(isolation, "Lane", none_at_first)
+        record_handoff(monitor)
+        assert monitor.flush(30).complete
+        assert refused.wait(20)
+    holds.go.set()
+    assert watch.told == [("a", "b", True)]
+
+
+def test_a_failure_told_while_the_same_thread_tells_of_one_waits_for_nobody() -> None:
+    with Monitor(storage="memory:", plugins=[Diary()]) as monitor:
+
+        def report_as_a_finalizer_would() -> None:
+            with monitor._notifier._lock:
+                monitor.recorder.report("somewhere", ValueError("x"))
+
+        thread = threading.Thread(target=report_as_a_finalizer_would, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()

@@ -51,12 +51,16 @@ class SharedLane:
         return self._lane.submit(work)
 
     def leave(self, plugin: str, call: Future[Any] | None = None) -> None:
-        """Leave the thread to a plugin that does not return; it may come back when *call* is done."""
+        """Leave the thread to a plugin that does not return; it may come back when *call* is done.
+
+        Raises ``RuntimeError`` where no thread can be started; then everything is as before, and the
+        next look tries again.
+        """
+        left, self._lane = self._lane, Lane(self._name, self._left_behind)
         self.late[plugin] = time.monotonic()
         if call is not None:
             call.add_done_callback(lambda _: self.late.pop(plugin, None))
-        self._lane.stop()
-        self._lane = Lane(self._name, self._left_behind)
+        left.stop()
 
     def overdue(self) -> list[str]:
         """Return those that are late past the deadline."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from threading import Event, Lock
+from collections.abc import Iterable
+from threading import Event, RLock
 from typing import Any, Final
 
 from pluggy import HookImpl
 
-from llmops_core.batch import SpanBatch
+from llmops_core.batch import SpanBatch, copied_span
 from llmops_core.delivery.isolation import CUT_OFF_AFTER, LATE_SECONDS, SharedLane
 from llmops_core.failures import Failures
 from llmops_core.plugins import PluginHost
@@ -17,6 +19,7 @@ from llmops_core.worker import Worker
 
 __all__ = ["Notifier"]
 
+#: What may wait for one plugin, of each of its hooks; the handoffs of one batch count as one.
 MAX_QUEUED_CALLS: Final = 256
 _HOOKS: Final = (
     "llmops_spans_stored",
@@ -27,6 +30,24 @@ _HOOKS: Final = (
 )
 
 _Call = tuple[str, HookImpl, dict[str, Any]]
+
+
+class _Calls:
+    """Calls of one implementation, with the arguments of each: one, or one for each handoff."""
+
+    __slots__ = ("arguments", "hook", "implementation")
+
+    def __init__(
+        self, hook: str, implementation: HookImpl, arguments: Iterable[dict[str, Any]]
+    ) -> None:
+        self.hook = hook
+        self.implementation = implementation
+        self.arguments = deque(arguments)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Whose hook is called, and which."""
+        return self.implementation.plugin_name, self.hook
 
 
 class Notifier:
@@ -45,8 +66,11 @@ class Notifier:
         self.cut_off: list[str] = []
         #: Calls that were not made: too many waited, or the plugin had not returned.
         self.missed = 0
-        self._calls: deque[_Call | Event] = deque()
-        self._lock = Lock()
+        self._calls: deque[_Calls | Event] = deque()
+        self._queued: dict[tuple[str, str], int] = {}
+        # Re-entrant: a failure is told of on the thread where it happens, and a finalizer or a
+        # signal handler may fail while that very thread holds the lock.
+        self._lock = RLock()
         self._running = False
         self._round = 0  # a drain that was left behind must not go on when its plugin returns
         self._busy: tuple[str, str, float] | None = None
@@ -61,25 +85,14 @@ class Notifier:
 
     def tell(self, hook: str, **arguments: Any) -> None:
         """Queue a call of a hook. Never waits; what does not fit is counted in ``missed``."""
-        if self._lane is None or hook not in self._wanted:
-            return
-        for implementation in reversed(getattr(self._host.manager.hook, hook).get_hookimpls()):
-            if implementation.plugin_name in self.cut_off:
-                continue
-            with self._lock:
-                if len(self._calls) >= MAX_QUEUED_CALLS:
-                    self.missed += 1  # a hook that hangs must not collect batches for ever
-                    continue
-                self._calls.append((hook, implementation, arguments))
-        self._start()
+        self._tell_each(hook, [arguments])
 
     def stored(self, batch: SpanBatch) -> None:
         """Tell plugins that a batch was stored, and of each handoff in it."""
         self.tell("llmops_spans_stored", batch=batch)
-        if "llmops_handoff" in self._wanted:
-            for span in batch.copied().rows:
-                if span.kind == "handoff":
-                    self.tell("llmops_handoff", handoff=span)
+        if "llmops_handoff" in self._wanted and "handoff" in batch.values("kind"):
+            spans = [span for span in batch.copied().rows if span.kind == "handoff"]
+            self._tell_each("llmops_handoff", [{"handoff": span} for span in spans])
 
     def tell_and_wait(self, hook: str, timeout: float, **arguments: Any) -> None:
         """Call a hook and wait until the plugins have answered, at most *timeout* seconds."""
@@ -97,10 +110,10 @@ class Notifier:
             with self._lock:
                 left = self._busy is busy
                 if left:
+                    lane.leave(name)  # first: where no thread can be started nothing has changed
                     self._busy = None
                     self._round += 1
                     self._running = False
-                    lane.leave(name)
             if left:
                 late = TimeoutError(f"no answer in {LATE_SECONDS:g} s")
                 self._failures.report(name, hook, late)
@@ -111,18 +124,51 @@ class Notifier:
 
     def close(self, timeout: float) -> None:
         """Tell of what is still queued, waiting at most *timeout* seconds; end the helper thread."""
-        if self._lane is not None:
-            self._wait("llmops_spans_stored", timeout)
-            self._lane.stop()
+        if self._lane is None:
+            return
+        self._wait("llmops_spans_stored", timeout, watching=True)
+        with self._lock:
+            self.missed += sum(len(c.arguments) for c in self._calls if isinstance(c, _Calls))
+            self._calls.clear()
+        self._lane.stop()
 
-    def _wait(self, hook: str, timeout: float) -> None:
+    def _wait(self, hook: str, timeout: float, *, watching: bool = False) -> None:
         told = Event()
         with self._lock:
             self._calls.append(told)
         self._start()
-        if not told.wait(timeout):
+        if not (self._watch_until(told, timeout) if watching else told.wait(timeout)):
             late = TimeoutError(f"no answer in {timeout:g} s")
             self._failures.report("plugins", hook, late)
+
+    def _watch_until(self, told: Event, timeout: float) -> bool:
+        """Wait, and do what the delivery thread no longer does: it has ended by now."""
+        deadline = time.monotonic() + timeout
+        while not told.wait(max(0.0, min(deadline - time.monotonic(), LATE_SECONDS / 4))):
+            if time.monotonic() >= deadline:
+                return False
+            with contextlib.suppress(RuntimeError):  # no thread can be started at exit
+                self.watch()
+        return True
+
+    def _tell_each(self, hook: str, arguments: list[dict[str, Any]]) -> None:
+        """Queue one call of a hook for each of *arguments*."""
+        if self._lane is None or hook not in self._wanted:
+            return
+        for implementation in reversed(getattr(self._host.manager.hook, hook).get_hookimpls()):
+            if implementation.plugin_name not in self.cut_off:
+                self._queue(_Calls(hook, implementation, arguments))
+        self._start()
+
+    def _queue(self, calls: _Calls) -> None:
+        with self._lock:
+            queued = self._queued.get(calls.key, 0)
+            if queued >= MAX_QUEUED_CALLS:
+                # A hook that hangs must not collect batches for ever, nor take others' places.
+                self.missed += len(calls.arguments)
+                return
+            self._queued[calls.key] = queued + 1
+            self._calls.append(calls)
 
     def _start(self) -> None:
         with self._lock:
@@ -154,7 +200,16 @@ class Notifier:
             if not self._calls:
                 self._running = False
                 return None
-            return self._calls.popleft()
+            calls = self._calls[0]
+            if isinstance(calls, Event):
+                self._calls.popleft()
+                return calls
+            # One at a time: what is not made yet stays for whoever goes on after one that hangs.
+            arguments = calls.arguments.popleft()
+            if not calls.arguments:
+                self._calls.popleft()
+                self._queued[calls.key] -= 1
+            return calls.hook, calls.implementation, arguments
 
     def _call(
         self, hook: str, implementation: HookImpl, arguments: dict[str, Any], number: int
@@ -168,6 +223,8 @@ class Notifier:
         given = {a: arguments[a] for a in implementation.argnames}
         if "batch" in given:
             given["batch"] = given["batch"].copied()
+        if "handoff" in given:
+            given["handoff"] = copied_span(given["handoff"])
         with self._lock:
             self._busy = busy = (name, hook, time.monotonic())
         try:
