@@ -175,11 +175,9 @@ class Monitor:
         """
         asked = self._submit_query(query, conditions)
         try:
-            table: pa.Table = asked.result(QUERY_SECONDS)
+            answer = asked.result(QUERY_SECONDS)
         except CancelledError:
-            if self._closing:
-                raise _closed_error() from None
-            raise StorageError("the storage cancelled the query", "ask again") from None
+            raise self._cancelled_query() from None
         except TimeoutError:
             if asked.done():
                 raise  # the storage's own
@@ -187,12 +185,18 @@ class Monitor:
             raise StorageError(
                 f"a query took longer than {QUERY_SECONDS:.0f} s", "narrow it with since= or limit="
             ) from None
-        return table
+        return self._table(answer)
 
     async def aquery(self, query: SpanQuery | None = None, **conditions: Any) -> pa.Table:
         """Answer a query without blocking the caller's event loop. See :meth:`query`."""
         asked = await asyncio.to_thread(self._submit_query, query, conditions)
-        return await asyncio.wrap_future(asked)
+        try:
+            return self._table(await asyncio.wrap_future(asked))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # the caller's own
+            raise self._cancelled_query() from None
 
     def analyze(
         self, analyzer: str | Analyzer, query: SpanQuery | None = None, **conditions: Any
@@ -384,6 +388,24 @@ class Monitor:
         if pipeline is None:
             raise StorageError("the monitor could not be opened in this process", "see stats()")
         return pipeline.query(query)
+
+    def _table(self, answer: Any) -> pa.Table:
+        """Return a storage's answer, or raise where it is none: it would fail wherever it is used."""
+        import pyarrow as pa
+
+        if issubclass(type(answer), pa.Table):  # isinstance would ask the object itself
+            table: pa.Table = answer
+            return table
+        raise StorageError(
+            f"storage {storage_name(self._target)!r} answered a query with {type(answer).__name__}",
+            "expected a pyarrow.Table",
+            "let its query() return one",
+        )
+
+    def _cancelled_query(self) -> LLMOpsError:
+        if self._closing:
+            return _closed_error()
+        return StorageError("the storage cancelled the query", "ask again")
 
     def _stats(self) -> dict[str, Any]:
         if self._pipeline is not None:

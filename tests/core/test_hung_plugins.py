@@ -349,8 +349,24 @@ def test_a_storage_that_cancels_a_query_is_not_taken_for_a_closed_monitor() -> N
         async def query(self, query: Any) -> Any:
             raise asyncio.CancelledError
 
-    with Monitor(Odd()) as monitor, pytest.raises(StorageError, match="cancelled the query"):
-        monitor.query()
+    with Monitor(Odd()) as monitor:
+        with pytest.raises(StorageError, match="cancelled the query"):
+            monitor.query()
+        with pytest.raises(StorageError, match="cancelled the query"):
+            asyncio.run(monitor.aquery())
+
+
+def test_a_storage_that_answers_with_something_else_is_named() -> None:
+    class Lies(MemoryStorage):
+        async def query(self, query: Any) -> Any:
+            return 5
+
+    said = r"'Lies' answered a query with int\. Expected a pyarrow\.Table"
+    with Monitor(Lies()) as monitor:
+        with pytest.raises(StorageError, match=said):
+            monitor.query()
+        with pytest.raises(StorageError, match=said):
+            asyncio.run(monitor.aquery())
 
 
 def test_closing_waits_for_a_helper_thread_that_is_about_to_end() -> None:
