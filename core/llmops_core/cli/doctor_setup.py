@@ -109,7 +109,7 @@ class Enabled:
             try:
                 (check,) = make_parts(self.host, "check", [name]).values()
                 answers.append([_plain(finding) for finding in check.check()])
-            except Exception as error:  # a plugin's, or a release that the check does not know
+            except BaseException as error:  # a plugin's, its sys.exit too; or an unknown release
                 answers.append([_problem(f"the check failed: {type(error).__name__}: {error}")])
 
         thread = threading.Thread(target=run, name=f"llmops check {name}", daemon=True)

@@ -107,6 +107,7 @@ def test_the_checks_of_a_plugin_are_run_as_the_built_in_ones(
     [
         ("yield Finding('it has ended', 'problem')", "it has ended"),
         ("raise OSError('no route')", "the check failed: OSError: no route"),
+        ("import sys; sys.exit(3)", "the check failed: SystemExit: 3"),
         ("yield 'a text'", "the check failed: TypeError: a check returned a str, not a Finding"),
         ("import threading; threading.Event().wait()", "no answer in 0.5 s"),
     ],
