@@ -353,3 +353,27 @@ def test_a_failure_behind_a_count_keeps_the_count_and_is_told_with_the_next_batc
     with pytest.raises(ConnectionError, match="gone"):
         made.collect(make_batch(spans))
     assert made.collect(make_batch(spans))["input_tokens"][0] == 7, "told once"
+
+
+def test_a_tokenizer_that_fails_to_say_what_it_knows_is_not_asked_for_a_while() -> None:
+    class Forgets:
+        asked = 0
+
+        def knows(self, model: str) -> bool:
+            self.asked += 1
+            if self.asked > 1:
+                raise OSError("no list of models")
+            return True
+
+        def count(self, text: str, model: str, seconds: float) -> int:
+            return 1
+
+    forgets = Forgets()
+    mine = TokenizerCollector(forgets, batch_seconds=60.0)
+    known, other = make_batch([a_call(1)]), make_batch([a_call(2, model="another")])
+    assert mine.collect(known)
+    with pytest.raises(OSError, match="no list"):
+        mine.collect(other)
+    assert mine.collect(other) == {}
+    assert mine.collect(known)  # what was counted before the pause is told again
+    assert forgets.asked == 2

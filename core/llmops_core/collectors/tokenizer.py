@@ -63,6 +63,7 @@ class TokenizerCollector:
         self._minute, self._calls = 0.0, 0
         # A batch is measured for the exporters and once more for the storage.
         self._kept: OrderedDict[bytes, int] = OrderedDict()
+        self._known: set[str] = set()
 
     def collect(self, batch: SpanBatch) -> Mapping[str, Sequence[Any]]:
         """Return the counts that could be had. Called on a helper thread; waits for the tokenizer."""
@@ -72,10 +73,9 @@ class TokenizerCollector:
         deadline = time.monotonic() + self._batch_seconds
         values: list[dict[str, Any]] = [{} for _ in batch.rows]
         for at, row in enumerate(batch.rows):
-            if not self._wanted(row):
-                continue
             try:
-                values[at] = self._counted(row, deadline)
+                if self._wanted(row):
+                    values[at] = self._counted(row, deadline)
             except BaseException as error:  # its sys.exit is a failure as any other
                 self._paused_until = time.monotonic() + self._pause_seconds
                 if any(values):
@@ -89,7 +89,12 @@ class TokenizerCollector:
         return row.kind == "llm" and not told and bool(row.model) and self._knows(row.model or "")
 
     def _knows(self, model: str) -> bool:
-        return self._tokenizer.knows(model)
+        if time.monotonic() < self._paused_until:
+            return model in self._known  # what was counted before is still told
+        knows = self._tokenizer.knows(model)
+        if knows and len(self._known) < MAX_KEPT:
+            self._known.add(model)
+        return knows
 
     def _counted(self, row: Span, deadline: float) -> dict[str, Any]:
         """Return both sides of a call, or nothing: half of a call's tokens would be a wrong sum."""
