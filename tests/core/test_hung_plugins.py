@@ -13,10 +13,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from llmops_core import Monitor, PluginError, SpanBatch, StorageError, hookimpl, spans_from_arrow
+from llmops_core import (
+    CollectorRegistry,
+    Monitor,
+    PluginError,
+    SpanBatch,
+    StorageError,
+    hookimpl,
+    monitor_llm,
+    spans_from_arrow,
+)
 from llmops_core.delivery import collecting, exporting, isolation, notifying, storing
+from llmops_core.failures import Failures
 from llmops_core.intake import thread as intake_thread
+from llmops_core.measuring import published
 from llmops_core.storage.memory import MemoryStorage
+from llmops_core.testing import make_batch, make_span
 
 _ids = iter(range(1, 10_000_000))
 
@@ -115,6 +127,76 @@ def test_a_collector_that_comes_back_measures_again(
         assert monitor.flush().complete
         assert sorted(map(len, marks(monitor))) == [1, 2]
         assert monitor.stats()["cut_off"] == []
+
+
+def test_a_collector_whose_turn_does_not_come_is_not_blamed(
+    impatient: None, go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "SPAN_SECONDS", 20.0)  # a recovery's batch may take its time
+    monkeypatch.setattr(collecting, "MAX_WAIT_SECONDS", 60.0)
+    hung, failures = HungCollector(go), Failures()
+    both = collecting.Collecting({"hung": hung, "tag": Tag()}, failures)
+    spans = [make_span(number) for number in range(3)]
+    recovery = threading.Thread(target=both.collect, args=(make_batch(spans),))
+    recovery.start()
+    assert soon(lambda: hung.calls)
+    monkeypatch.setattr(collecting, "SPAN_SECONDS", 0.0)
+    both.collect(make_batch(spans[:1]))
+    assert both.missed == {"hung": 1, "tag": 1}
+    assert failures.counts() == {}
+    assert both._lane is not None
+    assert both._lane.late == {}
+    go.set()
+    recovery.join(20)
+    assert both.missed == {"hung": 1, "tag": 1}
+    both.close()
+
+
+def test_a_call_that_waits_behind_one_that_is_left_gets_the_new_thread(go: threading.Event) -> None:
+    lane = isolation.SharedLane("test", Failures())
+    hung = lane.call("hung", lambda: go.wait(60))
+    assert soon(lambda: hung.began)
+    waits = lane.call("waits", lambda: threading.current_thread().name)
+    lane.leave("hung", hung)
+    assert waits.done.result(20) == "llmops-test"
+    assert list(lane.late) == ["hung"]
+    go.set()
+    assert soon(lambda: not lane.late)
+    lane.stop()
+    assert lane.call("late", bool).done.cancelled()
+
+
+def test_a_call_that_nobody_waits_for_does_not_keep_the_thread(go: threading.Event) -> None:
+    lane = isolation.SharedLane("test", Failures())
+    hung = lane.call("hung", lambda: go.wait(60))
+    assert soon(lambda: hung.began)
+    lane.leave_after(60)
+    assert lane.late == {}
+    lane.leave_after(0)
+    assert list(lane.late) == ["hung"]
+    lane.stop()
+
+
+def test_a_named_collector_that_hangs_keeps_no_calls_objects(
+    impatient: None, go: threading.Event
+) -> None:
+    class Hangs:
+        def collect(self, result: Any, args: Any, kwargs: Any, context: Any) -> dict[str, Any]:
+            go.wait(60)
+            return {}
+
+    CollectorRegistry.register("hangs_at_a_call", Hangs())
+    kept = published.live_calls()
+    with Monitor("memory:") as monitor:
+        answer = monitor_llm(lambda: "x", collectors=["hangs_at_a_call"], monitor=monitor)
+        for _ in range(3):
+            answer()
+        assert monitor.flush().complete
+        assert published.live_calls() <= kept
+        assert soon(lambda: monitor.stats()["cut_off"] == ["hangs_at_a_call"])
+        answer()
+        assert monitor.flush().complete
+        assert published.live_calls() <= kept
 
 
 def test_a_collectors_own_timeout_is_an_ordinary_failure() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Any, Final
@@ -9,9 +10,15 @@ from typing import Any, Final
 import msgspec
 
 from llmops_core.batch import ArrowValues, SpanBatch
-from llmops_core.delivery.isolation import CUT_OFF_AFTER, LATE_SECONDS, SharedLane, is_ours
+from llmops_core.delivery.isolation import (
+    CUT_OFF_AFTER,
+    LATE_SECONDS,
+    NoTurnError,
+    SharedLane,
+    is_ours,
+)
 from llmops_core.failures import Failures
-from llmops_core.measuring.named import NamedCollector, all_names_in
+from llmops_core.measuring.named import NamedCollector, all_names_in, let_go_of_calls
 from llmops_core.protocols import Collector
 from llmops_core.schema import COLUMNS
 from llmops_core.span import Span
@@ -68,8 +75,9 @@ class Collecting:
 
     def collect(self, batch: SpanBatch) -> SpanBatch:
         """Return the batch with measured values; a collector that fails costs only its own."""
-        for named in all_names_in(batch) - self._named:
-            self._add_named(named)
+        named = all_names_in(batch)
+        for names in named - self._named:
+            self._add_named(names)
         for name, collector in list(self._collectors.items()):
             if self._lane is not None and name in self._lane.late:
                 self._miss(name, batch)
@@ -79,11 +87,16 @@ class Collecting:
                     batch = merged(batch, collector.collect(batch))
                 else:
                     batch = self._measure(name, collector, batch, self._lane)
+            except NoTurnError:  # another one has the thread: no fault of this one's
+                self._miss(name, batch)
+                continue
             except Exception as error:
                 self._miss(name, batch)
                 self._failed(name, error)
                 continue
             self._in_a_row[name] = 0
+        if named:
+            let_go_of_calls(batch)
         return batch
 
     def _add_named(self, named: str) -> None:
@@ -104,6 +117,9 @@ class Collecting:
         """Cut off a collector that does not return. Called now and then on the delivery thread."""
         for name in self._lane.overdue() if self._lane is not None else ():
             self._cut_off(name)
+        if self._lane is not None:
+            # Who waited for it was thrown out of the waiting, so that nobody else says that it hangs.
+            self._lane.leave_after(MAX_WAIT_SECONDS + LATE_SECONDS)
 
     @property
     def workers(self) -> list[Worker]:
@@ -118,19 +134,24 @@ class Collecting:
     def _measure(
         self, name: str, collector: Collector, batch: SpanBatch, lane: SharedLane
     ) -> SpanBatch:
-        async def work() -> SpanBatch:
+        def work() -> SpanBatch:
             # Merged there too: what it returned may be an object with code of its own.
             return merged(batch, collector.collect(batch.copied()))
 
-        call = lane.submit(work())
-        seconds = min(max(LATE_SECONDS, SPAN_SECONDS * len(batch)), MAX_WAIT_SECONDS)
-        try:
-            return call.result(seconds)
-        except TimeoutError:
-            with self._lock:
-                if not call.done() and name not in lane.late:
-                    lane.leave(name, call)
-            raise
+        turn = lane.call(name, work)
+        left = seconds = min(max(LATE_SECONDS, SPAN_SECONDS * len(batch)), MAX_WAIT_SECONDS)
+        while True:
+            try:
+                return turn.done.result(left)
+            except TimeoutError as error:
+                if turn.done.done():
+                    raise  # its own
+                if lane.withdraw(turn):
+                    raise NoTurnError from error
+                left = turn.began + seconds - time.monotonic()
+                if left <= 0:
+                    lane.leave(name, turn)
+                    raise
 
     def _miss(self, name: str, batch: SpanBatch) -> None:
         with self._lock:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, Final, TypeVar
+from threading import RLock
+from typing import Any, Final, Generic, TypeVar
 
-from llmops_core.delivery.lane import Lane
+from llmops_core.delivery.lane import Lane, as_ordinary
 from llmops_core.failures import Failures
 from llmops_core.worker import Worker
 
-__all__ = ["CUT_OFF_AFTER", "DEADLINE_SECONDS", "LATE_SECONDS", "SharedLane", "is_ours"]
+__all__ = [
+    "CUT_OFF_AFTER",
+    "DEADLINE_SECONDS",
+    "LATE_SECONDS",
+    "NoTurnError",
+    "SharedLane",
+    "Turn",
+    "is_ours",
+]
 
 T = TypeVar("T")
 
@@ -29,6 +40,30 @@ def is_ours(part: object) -> bool:
     return type(part).__module__.partition(".")[0] == "llmops_core"
 
 
+class NoTurnError(Exception):
+    """A call was given up before it began: the thread was another plugin's all the time."""
+
+
+class Turn(Generic[T]):
+    """A call that has the thread, or waits for it."""
+
+    def __init__(self, plugin: str, function: Callable[[], T]) -> None:
+        self.plugin = plugin
+        self.function = function
+        self.done: Future[T] = Future()
+        #: When it got the thread; 0 while it waits.
+        self.began = 0.0
+
+    def run(self) -> None:
+        """Call the function; what it raises arrives in ``done``."""
+        try:
+            result = self.function()
+        except BaseException as error:  # a plugin's sys.exit must not end the lane
+            self.done.set_exception(as_ordinary(error))
+        else:
+            self.done.set_result(result)
+
+
 class SharedLane:
     """A lane for the plugins of one sort. One that hangs keeps the thread; the others get a new one.
 
@@ -40,6 +75,10 @@ class SharedLane:
         self._left_behind = failures.left_behind(name)
         self._lane = Lane(name, self._left_behind)
         self.late: dict[str, float] = {}
+        self._lock = RLock()
+        self._turns: deque[Turn[Any]] = deque()
+        self._holder: Turn[Any] | None = None
+        self._stopped = False
 
     @property
     def worker(self) -> Worker:
@@ -50,17 +89,63 @@ class SharedLane:
         """Run a coroutine on the lane."""
         return self._lane.submit(work)
 
-    def leave(self, plugin: str, call: Future[Any] | None = None) -> None:
-        """Leave the thread to a plugin that does not return; it may come back when *call* is done.
+    def call(self, plugin: str, function: Callable[[], T]) -> Turn[T]:
+        """Let a plugin's function have the thread when its turn comes, on this lane or the next."""
+        turn = Turn(plugin, function)
+        with self._lock:
+            if self._stopped:
+                turn.done.cancel()
+                return turn
+            self._turns.append(turn)
+            self._lane.submit(self._next(self._lane))
+        return turn
+
+    async def _next(self, lane: Lane) -> None:
+        with self._lock:
+            if lane is not self._lane or not self._turns:
+                return
+            self._holder = turn = self._turns.popleft()
+            turn.began = time.monotonic()
+        turn.run()
+        with self._lock:
+            if self._holder is turn:
+                self._holder = None
+
+    def withdraw(self, turn: Turn[Any]) -> bool:
+        """Give up a call that has not begun; say whether that was so."""
+        with self._lock:
+            if turn.began:
+                return False
+            with contextlib.suppress(ValueError):  # the lane was stopped meanwhile
+                self._turns.remove(turn)
+            return True
+
+    def leave_after(self, seconds: float) -> None:
+        """Leave the thread to a call that has had it for so long, if there is one."""
+        with self._lock:
+            holder = self._holder
+            if holder is not None and time.monotonic() - holder.began > seconds:
+                self.leave(holder.plugin, holder)
+
+    def leave(self, plugin: str, turn: Turn[Any] | None = None) -> None:
+        """Leave the thread to a plugin that does not return; it may come back when *turn* is done.
+
+        The calls that wait for their turn get it on the new thread.
 
         Raises ``RuntimeError`` where no thread can be started; then everything is as before, and the
         next look tries again.
         """
-        left, self._lane = self._lane, Lane(self._name, self._left_behind)
-        self.late[plugin] = time.monotonic()
-        if call is not None:
-            call.add_done_callback(lambda _: self.late.pop(plugin, None))
-        left.stop()
+        with self._lock:
+            if turn is not None and (turn.done.done() or turn is not self._holder):
+                return  # it has just returned, or was left already
+            left, self._lane = self._lane, Lane(self._name, self._left_behind)
+            self._holder = None
+            self.late[plugin] = time.monotonic()
+            if turn is not None:
+                turn.done.add_done_callback(lambda _: self.late.pop(plugin, None))
+            left.stop()
+            for _ in self._turns:
+                self._lane.submit(self._next(self._lane))
 
     def overdue(self) -> list[str]:
         """Return those that are late past the deadline."""
@@ -70,4 +155,9 @@ class SharedLane:
 
     def stop(self) -> None:
         """End the thread. Does not wait."""
-        self._lane.stop()
+        with self._lock:
+            self._stopped = True
+            waiting, self._turns = list(self._turns), deque()
+            self._lane.stop()
+        for turn in waiting:  # nobody may wait for what will never run
+            turn.done.cancel()

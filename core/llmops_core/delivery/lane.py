@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from llmops_core.failures import PluginLeftError
 from llmops_core.worker import Worker
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "as_ordinary"]
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ class Lane:
             done.cancel()
         except BaseException as error:  # delivered to whoever waits
             with contextlib.suppress(concurrent.futures.InvalidStateError):
-                done.set_exception(_ordinary(error))
+                done.set_exception(as_ordinary(error))
         else:
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 done.set_result(result)
@@ -181,7 +181,8 @@ class Lane:
                 join(max(0.0, deadline - time.monotonic()))
 
 
-def _ordinary(error: BaseException) -> Exception:
+def as_ordinary(error: BaseException) -> Exception:
+    """Return what a plugin raised, as an error that stops no event loop."""
     if isinstance(error, Exception):
         return error
     wrapped = PluginLeftError(f"{type(error).__name__} raised by a plugin")
@@ -217,7 +218,7 @@ class _DaemonThreads(concurrent.futures.ThreadPoolExecutor):
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:  # delivered to whoever waits
-                done.set_exception(_ordinary(error))
+                done.set_exception(as_ordinary(error))
             else:
                 done.set_result(result)
 

@@ -15,12 +15,12 @@ import msgspec
 
 from llmops_core.batch import SpanBatch
 from llmops_core.failures import Failures
-from llmops_core.measuring.published import Live, registered, take_live
+from llmops_core.measuring.published import Live, let_go, registered, take_live
 from llmops_core.measuring.request import COLLECTORS_KEY
 from llmops_core.measuring.spans import columns_of
 from llmops_core.span import Span
 
-__all__ = ["NamedCollector", "all_names_in", "names_in"]
+__all__ = ["NamedCollector", "all_names_in", "let_go_of_calls", "names_in"]
 
 logger: Final = logging.getLogger("llmops")
 
@@ -39,6 +39,12 @@ def all_names_in(batch: SpanBatch) -> set[str]:
     """Return what :func:`names_in` returns of each span. Makes no rows: most batches name none."""
     given = (values for values in batch.values("attributes") if values)
     return {names for values in given if (names := values.get(COLLECTORS_KEY))}
+
+
+def let_go_of_calls(batch: SpanBatch) -> None:
+    """Forget the objects of a batch's calls: whoever was cut off or missed will not come for them."""
+    values = zip(batch.values("span_id"), batch.values("attributes"), strict=True)
+    let_go([span_id for span_id, given in values if given and COLLECTORS_KEY in given])
 
 
 class NamedCollector:

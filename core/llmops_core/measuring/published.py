@@ -1,7 +1,8 @@
 """The published collectors: ``MetricCollector.collect(result, args, kwargs, context)``.
 
 They need the call's own objects, so a decorated call that names one keeps references to its
-arguments and its result until the collector ran, or until :data:`MAX_LIVE` newer calls came.
+arguments and its result until the collector ran or its span went on without it, or until
+:data:`MAX_LIVE` newer calls came.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = [
     "Live",
     "MetricCollector",
     "keep_live",
+    "let_go",
     "live_calls",
     "named",
     "registered",
@@ -143,12 +145,19 @@ class _LiveCalls:
                 del self._calls[key]
             return live
 
+    def let_go(self, keys: Iterable[str]) -> None:
+        """Forget calls whose spans have passed their collectors, whether these ran or not."""
+        with self._lock:
+            for key in keys:
+                self._calls.pop(key, None)
+
     def __len__(self) -> int:
         return len(self._calls)
 
 
 _live: Final = _LiveCalls()
 take_live: Final = _live.take
+let_go: Final = _live.let_go
 
 
 def keep_live(
