@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from typing import Any
 
+import pytest
+
+from llmops_core.clock import SystemClock
+from llmops_core.failures import Failures
 from llmops_core.freeze.freezer import Freezer
+from llmops_core.intake import queue as queues
 from llmops_core.intake.queue import END, EVENT_BYTES, POINT, START, HostEvent, IntakeQueue
+from llmops_core.intake.recorder import Recorder
 
 MEGABYTE = 1024 * 1024
 freeze = Freezer().freeze
@@ -104,6 +111,114 @@ def test_bytes_stay_bounded_whatever_comes() -> None:
         q.put(event(START, run, None if run == 1 else 1, input=text))
     assert q.bytes <= 200_000 + EVENT_BYTES
     assert ledger_holds(q, 0)
+
+
+def recorder_of(q: IntakeQueue) -> Recorder:
+    return Recorder(q, Freezer(), SystemClock(), Failures())
+
+
+def test_the_end_of_a_streamed_chain_weighs_its_input_too() -> None:
+    q = queue()
+    one = {"input": freeze("x" * 8000), "output": freeze("y" * 4000)}
+    recorder_of(q).end(1, None, one)
+    assert q.bytes > EVENT_BYTES + 12_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attributes": {f"key {n}": "x" * 1000 for n in range(8)}},
+        {"attributes": {f"{n} " + "x" * 1000: "yes" for n in range(8)}},
+        {"tags": tuple(f"{n} " + "x" * 1000 for n in range(8))},
+        {"error_message": "x" * 2000},
+        {"error_message": "語" * 2000},
+        {"input": freeze("x" * 8000), "output": freeze("x" * 8000)},
+    ],
+    ids=["attributes", "keys", "tags", "message", "wide", "both"],
+)
+@pytest.mark.parametrize("sort", ["root", "child", "end"])
+def test_long_texts_stay_within_the_bytes_of_the_queue_whoever_brings_them(
+    sort: str, fields: dict[str, Any]
+) -> None:
+    events, most = 5000, 2 * MEGABYTE
+    q = queue(events=events, size=most)
+    recorder = recorder_of(q)
+    tracemalloc.start()
+    try:
+        for run in range(1, events + 1):
+            # Texts of its own, as in real life: nothing is shared but by accident.
+            mine = {name: copied(value) for name, value in fields.items()}
+            if sort == "end":
+                recorder.end(run, None, {"outcome": "ok", "name": "n", **mine})
+            else:
+                recorder.start(run, None if sort == "root" else 1 << 90, {"name": "n", **mine})
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert q.received == len(q) + sum(q.dropped.values())
+    # A quarter waits before anybody weighs; ends and roots are kept, bare, beyond the bytes.
+    assert kept < 1.25 * most + events * EVENT_BYTES, f"{kept:,} bytes"
+
+
+def copied(value: Any) -> Any:
+    if isinstance(value, str):
+        return value[:-1] + value[-1:]
+    if isinstance(value, dict):
+        return {copied(key): copied(text) for key, text in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(copied, value))
+    return freeze(copied(value.value))
+
+
+def test_what_is_weighed_is_not_asked() -> None:
+    class Asked(str):  # noqa: SLOT000 - one that has a say in everything
+        def __len__(self) -> int:
+            raise AssertionError
+
+        __iter__ = __sizeof__ = __hash__ = __len__  # type: ignore[assignment]
+
+    q = queue(events=10_000, size=64 * 1024)
+    for run in range(100):
+        fields = {"attributes": {"a": Asked("x")}, "tags": [Asked("x")], "name": Asked("x")}
+        recorder_of(q).start(run, None, fields)
+    assert q.received == len(q) == 100
+
+
+def test_a_run_that_is_refused_and_gets_no_end_is_forgotten_in_time() -> None:
+    q = queue(events=1)
+    q.put(event(START, 1))
+    q.put(event(START, 2, 1))
+    q.take(10)
+    later = 1 + queues.REFUSED_NS
+    q.put((END, 1, None, later, later, {"outcome": "ok"}, EVENT_BYTES, False))
+    assert 2 in q._refused, "it may still come to its end"
+    later += 10
+    q.put((POINT, 9, None, later, later, {}, EVENT_BYTES, False))
+    assert not q._refused, "the quick way is open again"
+    assert q._refused_bytes == 0
+
+
+def test_of_refused_runs_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "MAX_REFUSED", 3)
+    q = queue(events=1)
+    q.put(event(START, 1))
+    for run in range(2, 12):
+        q.put(event(START, run, 1))
+    assert list(q._refused) == [9, 10, 11]
+    q.take(10)
+    q.put(event(END, 11, 1, outcome="ok"))
+    assert not len(q), "the end of the latest is refused with it"
+
+
+def test_refused_runs_count_against_the_bytes_of_the_queue() -> None:
+    q = queue(events=10, size=200_000)
+    for run in range(1, 5000):
+        q.put(event(START, run, None if run == 1 else 1, tags=("x" * 1000,)))
+    assert 50_000 < q._refused_bytes <= 100_000
+    assert q._refused_bytes == sum(e[6] for e in q._refused.values())
+    for run in list(q._refused):
+        q.put(event(END, run, 1, outcome="ok"))
+    assert q._refused_bytes == 0
 
 
 def test_a_closed_queue_takes_nothing_and_counts_it() -> None:

@@ -6,14 +6,19 @@ shed first, then whole runs that are neither root nor in error; an end is never 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from threading import RLock
 from typing import Any, Final
 
-from llmops_core.freeze.freezer import Frozen
 from llmops_core.intake.room import Room
 from llmops_core.intake.wakeup import WakeUp
+from llmops_core.intake.weights import (
+    EVENT_BYTES,
+    weigh,
+    without_content,
+    without_long_texts,
+)
 
 __all__ = [
     "CONTROL",
@@ -41,10 +46,13 @@ CONTROL: Final = 4  # a flush or a close on its way through; fields hold it, not
 #: last comes the teller instead, if the event is to be told in order of time (``ordering``).
 HostEvent = tuple[int, int, int | None, int, int, dict[str, Any], int, Any]
 
-#: What an event weighs beside its content: the tuple, the dict and short texts.
-EVENT_BYTES: Final = 600
-#: Runs refused by overload that are remembered, so that their ends and children are refused too.
+#: Runs refused by overload that are remembered, so that their ends and children are refused too;
+#: and for how long: a call that was cancelled may get no end. Past either the oldest is forgotten.
 MAX_REFUSED: Final = 100_000
+REFUSED_NS: Final = 600 * 1_000_000_000
+#: While fewer events wait than would fill the queue with so many bytes each, their contents alone
+#: are weighed, by whoever freezes them: looking for long texts in each field takes a microsecond.
+UNWEIGHED_BYTES: Final = 256 * 1024
 
 
 class IntakeQueue:
@@ -67,7 +75,10 @@ class IntakeQueue:
         self._max_bytes = max_bytes
         # The last quarter is for events without content: a tree without texts is still a tree.
         self._shed_bytes = max_bytes * 3 // 4
-        self._refused: dict[int, HostEvent] = {}
+        self._weighed_from = min(max_events, max_bytes // UNWEIGHED_BYTES)
+        # Ordered by C: the first key of a plain dict is searched for among all that were deleted.
+        self._refused: OrderedDict[int, HostEvent] = OrderedDict()
+        self._refused_bytes = 0
         self._room = Room(block_seconds) if block_seconds > 0 else None
         #: Whether an ordinary run may wait here: none is admitted while the queue is full.
         self._ordinary = True
@@ -103,7 +114,7 @@ class IntakeQueue:
             if (
                 self.closed
                 or self._refused
-                or len(self._items) >= self._max_events
+                or len(self._items) >= self._weighed_from
                 or self._bytes + event[6] > self._shed_bytes
             ):
                 admitted = self._under_pressure(event)
@@ -141,7 +152,7 @@ class IntakeQueue:
         """Whether an event would be refused or lose its content."""
         if not self._items:
             return False
-        too_heavy = self._bytes + event[6] > self._shed_bytes
+        too_heavy = self._held_bytes + event[6] > self._shed_bytes
         return too_heavy or len(self._items) >= self._max_events
 
     def count_dropped(self, reason: str, count: int) -> None:
@@ -157,40 +168,86 @@ class IntakeQueue:
             if left:
                 self.dropped[reason] = self.dropped.get(reason, 0) + left
 
+    @property
+    def _held_bytes(self) -> int:
+        return self._bytes + self._refused_bytes
+
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def _under_pressure(self, event: HostEvent) -> HostEvent | None:
-        """Decide on one event while closed, full, or while refused runs are still open."""
+        """Decide on one event while closed, filling up, or while refused runs are still open."""
         if self.closed:
             self._drop("closed")
             return None
         what, run_id, parent, *_ = event
-        if what != START and run_id in self._refused:
-            return self._end_of_refused(event)
-        parent = self._known_parent(parent)
-        if parent != event[2]:
-            event = (what, run_id, parent, *event[3:])
-        if self._bytes + event[6] > self._shed_bytes:
+        if self._refused:
+            if what != START and run_id in self._refused:
+                return self._end_of_refused(event)
+            self._forget_refused(event[3])
+            parent = self._known_parent(parent)
+        weight = weigh(event[5])
+        if parent != event[2] or weight != event[6]:
+            event = (what, run_id, parent, *event[3:6], weight, event[7])
+        held = self._bytes + self._refused_bytes
+        if held + weight > self._shed_bytes:
             event = self._without_content(event)
-        full = len(self._items) >= self._max_events or self._bytes > self._max_bytes
-        if not full or what == END:
-            return event  # an end of an accepted run: its start is kept, so it is too
+        full = len(self._items) >= self._max_events or held > self._max_bytes
+        return self._when_full(event) if full else event
+
+    def _when_full(self, event: HostEvent) -> HostEvent | None:
+        what, _, parent, *_ = event
+        if what == END:
+            return self._bare(event)  # of an accepted run: its start is kept, so it is too
         # Roots may use half as much again: who loses a root loses the whole picture.
         if what == START and parent is None:
             if not self._roomy() and self._ordinary:
-                self._give_up_ordinary()
+                self._give_up_ordinary(event[3])
             if self._roomy():
-                return event
-        if what == START and len(self._refused) < MAX_REFUSED:
-            self._refused[run_id] = self._without_content(event, count=False)
+                return self._bare(event)
+        if what == START:
+            self._refuse(event)
+            self._forget_refused(event[3])
         self._drop("overload")
         return None
+
+    def _bare(self, event: HostEvent) -> HostEvent:
+        """Return what is kept of an event that is kept beyond all bytes."""
+        if event[6] == EVENT_BYTES or self._held_bytes <= self._max_bytes:
+            return event
+        if not self._has_content(event):  # then it is counted already
+            self.content_shed += 1
+        fields = without_long_texts(event[5])
+        return (*event[:5], fields, weigh(fields), event[7])
 
     def _roomy(self) -> bool:
         return len(self._items) < self._max_events + self._max_events // 2
 
-    def _give_up_ordinary(self) -> None:
+    def _refuse(self, start: HostEvent) -> None:
+        """Remember a run that is dropped, until its end."""
+        start = self._without_content(start, count=False)
+        before = self._refused.pop(start[1], None)
+        self._refused[start[1]] = start
+        self._refused_bytes += start[6] - (before[6] if before is not None else 0)
+
+    def _forget_refused(self, now_ns: int) -> None:
+        """Forget the oldest refused runs, beyond what may be remembered.
+
+        They may have half of the bytes, which are as many events as the queue takes by default.
+        """
+        refused, most = self._refused, self._max_bytes // 2
+        while refused:
+            try:
+                oldest = next(iter(refused.values()))
+            except (StopIteration, RuntimeError):
+                return  # a finalizer or a signal handler put an event just then, on this thread
+            fits = len(refused) <= MAX_REFUSED and self._refused_bytes <= most
+            if fits and now_ns - oldest[3] < REFUSED_NS:
+                return
+            if refused.pop(oldest[1], None) is not None:
+                self._refused_bytes -= oldest[6]
+
+    def _give_up_ordinary(self, now_ns: int) -> None:
         """Drop ordinary runs that wait here, so that no root is dropped while one of them does.
 
         A pass over the whole queue, but a rare one: the queue must first fill with roots anew.
@@ -206,13 +263,15 @@ class IntakeQueue:
                 end = self._end_of_refused(event)
                 if end is not None:
                     items.append(end)
-            elif what == START and parent is not None and len(self._refused) < MAX_REFUSED:
-                self._refused[run_id] = self._without_content(event, count=False)
+            elif what == START and parent is not None:
+                self._refuse(event)
                 self._drop("overload")
             else:
                 items.append((what, run_id, self._known_parent(parent), *event[3:]))
         self._bytes = sum(event[6] for event in items)
         self._ordinary = False
+        # Not before: the ends of those that were just refused may have waited behind them.
+        self._forget_refused(now_ns)
 
     def blocked(self) -> dict[str, float]:
         """Return how many calls waited for room, and how long in all."""
@@ -232,24 +291,25 @@ class IntakeQueue:
             self._drop("overload")
             return None
         start = self._refused.pop(event[1])
+        self._refused_bytes -= start[6]
         if event[5].get("outcome") != "error":
             self._drop("overload")
             return None
         # The run was refused, and then it failed: errors are kept, with what its start said.
-        event = self._without_content(event)
+        event = self._bare(self._without_content(event))
         fields = {**start[5], **event[5], "_start": (start[3], start[4])}
-        return (END, event[1], self._known_parent(start[2]), event[3], event[4], fields, *event[6:])
+        parent = self._known_parent(start[2])
+        return (END, event[1], parent, event[3], event[4], fields, weigh(fields), event[7])
 
     def _without_content(self, event: HostEvent, *, count: bool = True) -> HostEvent:
-        fields = event[5]
-        kept = dict(fields)
-        for name in ("input", "output"):
-            content = fields.get(name)
-            if content is not None:
-                kept[name] = Frozen(None, True, content.weight, 0)
-        if count and any(n in fields for n in ("input", "output")):
+        if count and self._has_content(event):
             self.content_shed += 1
-        return (*event[:5], kept, EVENT_BYTES, event[7])
+        fields = without_content(event[5])
+        return (*event[:5], fields, weigh(fields), event[7])
+
+    @staticmethod
+    def _has_content(event: HostEvent) -> bool:
+        return "input" in event[5] or "output" in event[5]
 
 
 class OffQueue(IntakeQueue):

@@ -100,8 +100,13 @@ class Recorder:
 
     def end(self, run_id: int, parent_run_id: int | None, fields: dict[str, Any]) -> None:
         """Record that a run ends. Give kind and name again: its start may never have been seen."""
-        content = fields.get("output")
-        weight = EVENT_BYTES + content.weight if type(content) is Frozen else EVENT_BYTES
+        weight = EVENT_BYTES
+        if "output" in fields:
+            content = fields["output"]
+            weight += content.weight if type(content) is Frozen else 0
+        if "input" in fields:  # LangChain tells that of a streamed chain when it ends
+            content = fields["input"]
+            weight += content.weight if type(content) is Frozen else 0
         self.queue.put(
             (END, run_id, parent_run_id, self._monotonic(), self._wall(), fields, weight, False)
         )
