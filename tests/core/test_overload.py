@@ -13,7 +13,7 @@ import trio
 
 from llmops_core import ConfigError, Monitor
 from llmops_core.intake import room
-from llmops_core.intake.queue import END, EVENT_BYTES, START, HostEvent, IntakeQueue
+from llmops_core.intake.queue import END, EVENT_BYTES, POINT, START, HostEvent, IntakeQueue
 
 MEGABYTE = 1024 * 1024
 
@@ -139,6 +139,18 @@ def test_no_root_is_dropped_while_an_ordinary_run_waits() -> None:
     assert q.received == len(kept) + sum(q.dropped.values())
     q.put(event(END, 60, 1, outcome="ok"))
     assert q.take(1) == [], "the end of a run that was given up is not kept alone"
+
+
+def test_no_root_is_dropped_while_an_event_waits() -> None:
+    q = queue(events=100)
+    q.put(event(START, 1))
+    for run in range(2, 101):
+        q.put(event(POINT, run, 1))
+    for run in range(1000, 1149):
+        q.put(event(START, run))
+    kept = q.take(1000)
+    assert [e[1] for e in kept] == [1, *range(1000, 1149)]
+    assert q.dropped == {"overload": 99}
 
 
 def test_when_only_roots_are_left_they_are_dropped_and_counted() -> None:

@@ -248,7 +248,7 @@ class IntakeQueue:
                 self._refused_bytes -= oldest[6]
 
     def _give_up_ordinary(self, now_ns: int) -> None:
-        """Drop ordinary runs that wait here, so that no root is dropped while one of them does.
+        """Drop ordinary runs and events that wait here: no root is dropped while one of them does.
 
         A pass over the whole queue, but a rare one: the queue must first fill with roots anew.
         """
@@ -265,6 +265,8 @@ class IntakeQueue:
                     items.append(end)
             elif what == START and parent is not None:
                 self._refuse(event)
+                self._drop("overload")
+            elif what == POINT:
                 self._drop("overload")
             else:
                 items.append((what, run_id, self._known_parent(parent), *event[3:]))
