@@ -299,16 +299,24 @@ class Pipeline:
             self.lane.submit(self._recover_again(root))
 
     async def _recover_again(self, root: Path) -> None:
-        """Try to store what is left of dead writers until the storage takes it."""
+        """Try to store what is left of dead writers until their journals are gone.
+
+        A try that finds one locked has not failed; but whoever holds it can fail as well.
+        """
         self._recovering = asyncio.current_task()
-        wait = FIRST_AGAIN_SECONDS
+        wait, left = FIRST_AGAIN_SECONDS, self._unrecovered(root)
         try:
-            while self.recovered is not None and self.recovered.failed:
+            while left:
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LAST_AGAIN_SECONDS)
                 await self._recover_all(root)
+                left = {path for path in left | self._unrecovered(root) if path.exists()}
         finally:
             self._recovering = None
+
+    def _unrecovered(self, root: Path) -> set[Path]:
+        failed = [] if self.recovered is None else self.recovered.failed
+        return {root / text.partition(":")[0] for text in failed}
 
     async def _recover_all(self, root: Path) -> None:
         async def write(batch: SpanBatch) -> None:

@@ -79,16 +79,12 @@ def _state(folder: Path) -> JournalState:
 
 def _lives(folder: Path) -> bool:
     """Whether the writer holds its lock: the kernel lets it go when the process dies."""
-    import fcntl
+    from llmops_core.journal.lock import is_locked
 
     try:
-        with (folder / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return is_locked(folder / "lock")
     except OSError:
         return False
-    return False
 
 
 def _read(path: Path) -> bytes:

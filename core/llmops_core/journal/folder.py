@@ -6,11 +6,12 @@ Its files are reached through a descriptor, so a folder that somebody renames is
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from pathlib import Path
 from typing import Final
+
+from llmops_core.journal.lock import FileLock, is_locked
 
 __all__ = ["WriterFolder", "write_all"]
 
@@ -22,7 +23,8 @@ class WriterFolder:
 
     def __init__(self, root: Path, writer_id: str) -> None:
         self.path = root / writer_id
-        self._descriptor = self._lock = -1
+        self._descriptor = -1
+        self._lock: FileLock | None = None
         _make_private(root)
         # Made under a hidden name and locked before it appears: a recoverer that saw the folder
         # first would take its writer for dead.
@@ -30,8 +32,7 @@ class WriterFolder:
         hidden.mkdir(mode=0o700)
         try:
             self._descriptor = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._lock = self.open("lock", os.O_RDWR | os.O_CREAT)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = FileLock(self.open("lock", os.O_RDWR | os.O_CREAT))
             hidden.rename(self.path)
         except OSError:
             self.release()
@@ -41,16 +42,16 @@ class WriterFolder:
     @property
     def held(self) -> bool:
         """Whether the lock is ours; a folder that was released may be a recoverer's by now."""
-        return self._lock >= 0
+        return self._lock is not None and self._lock.held
 
     def release(self) -> None:
         """Give up the descriptors without touching a file (a forked child: they are its parent's)."""
-        for name in ("_descriptor", "_lock"):
-            descriptor = getattr(self, name)
-            if descriptor >= 0:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-                setattr(self, name, -1)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        if self._lock is not None:
+            self._lock.release()
 
     def has(self, name: str) -> bool:
         """Whether there is such a file where others look for it."""
@@ -64,23 +65,17 @@ class WriterFolder:
 
     def is_in_place(self) -> bool:
         """Whether others find this writer's lock where they look for it, and find it held."""
-        if _is_at(self.path / "lock", self._lock):
-            return True
-        try:
-            found = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError:
+        descriptor = -1 if self._lock is None else self._lock.descriptor
+        if _is_at(self.path / "lock", descriptor):
             return True
         try:
             # Some file systems give a file another number each time. The writer's id is ours alone,
             # so a lock that is held is ours; that of a copy is not held.
-            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return is_locked(self.path / "lock")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         except OSError:
             return True
-        finally:
-            os.close(found)
-        return False
 
     def open(self, name: str, flags: int) -> int:
         """Open a file, for the owner alone where it is made; the caller closes it."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
-import fcntl
 import itertools
 import os
 import shutil
@@ -35,6 +34,7 @@ from llmops_core.journal.format import (
     read_records,
     segments,
 )
+from llmops_core.journal.lock import FileLock
 from llmops_core.journal.quarantine import Quarantine
 from llmops_core.journal.ranges import Ranges
 from llmops_core.journal.writer import remove_folder
@@ -68,12 +68,10 @@ class RecoveryReport(msgspec.Struct):
 def writers(root: Path) -> Iterator[tuple[Path, bool]]:
     """Yield each writer's folder below *root*, and whether its writer is alive."""
     for folder in _folders(root):
-        descriptor = _lock(folder)
-        if descriptor is None:
-            yield folder, True
-        else:
-            os.close(descriptor)
-            yield folder, False
+        lock = _lock(folder)
+        if lock is not None:
+            lock.release()
+        yield folder, lock is None
 
 
 async def recover(root: Path, write: Write, *, batch_spans: int = DEFAULT_BATCH) -> RecoveryReport:
@@ -85,8 +83,8 @@ async def recover(root: Path, write: Write, *, batch_spans: int = DEFAULT_BATCH)
     report = RecoveryReport()
     for folder in _folders(root):
         await asyncio.sleep(0)
-        descriptor = _lock(folder)
-        if descriptor is None:
+        lock = _lock(folder)
+        if lock is None:
             report.skipped_living += 1
             continue
         try:
@@ -96,7 +94,7 @@ async def recover(root: Path, write: Write, *, batch_spans: int = DEFAULT_BATCH)
         except Exception as error:  # told in the report; the other journals are not its fault
             report.failed.append(f"{folder.name}: {type(error).__name__}: {error}")
         finally:
-            os.close(descriptor)
+            lock.release()
     return report
 
 
@@ -106,21 +104,22 @@ def _folders(root: Path) -> list[Path]:
     return []
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path) -> FileLock | None:
     """Lock a writer's journal; None if its writer lives or another recoverer is at it."""
     path = folder / "lock"
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return None  # it vanished meanwhile, or belongs to somebody else
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = FileLock(descriptor)
+    except OSError:
+        return None  # locked by the living writer
+    with contextlib.suppress(OSError):
         # Another recoverer may have finished and unlinked it between open and lock.
         if os.fstat(descriptor).st_ino == path.stat().st_ino:
-            return descriptor
-    except OSError:
-        pass  # locked by the living writer, or gone: either way not ours
-    os.close(descriptor)
+            return lock
+    lock.release()
     return None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import functools
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llmops_core.errors import StorageError
+from llmops_core.journal.lock import is_locked
 from llmops_core.schema import COLUMN_NAMES, COLUMNS, arrow_schema
 
 if TYPE_CHECKING:
@@ -291,17 +291,9 @@ def _stale(entry: os.DirEntry[str]) -> bool:
 def _dead(lock: Path) -> bool:
     """Whether a writer's lock is there and nobody holds it. Without a lock nothing is known."""
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        return not is_locked(lock)
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from llmops_core.errors import RetryableError
+from llmops_core.journal.lock import FileLock
 from llmops_core.storage.parquet.files import LOCK_NAME
 
 __all__ = ["CompactorLock", "owner", "writing"]
@@ -19,8 +20,9 @@ __all__ = ["CompactorLock", "owner", "writing"]
 # A sweep asks for the lock too, for a moment.
 _TRIES: Final = 5
 _PAUSE_SECONDS: Final = 0.02
-
-_held: set[CompactorLock] = set()
+#: How long it waits for the right to write: the others hold it for one write, or one search of the
+#: journals. A process that is stopped in the middle must not stop the others for good.
+WRITING_SECONDS: Final = 10.0
 
 
 class CompactorLock:
@@ -28,46 +30,37 @@ class CompactorLock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_NAME
-        self._descriptor = -1
+        self._lock: FileLock | None = None
 
     def take(self) -> bool:
         """Take the lock without waiting for its owner; say whether it is ours now."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self._path, flags, 0o600)
         for attempt in range(_TRIES):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock = FileLock(os.open(self._path, flags, 0o600))
             except BlockingIOError:
                 if attempt < _TRIES - 1:
                     time.sleep(_PAUSE_SECONDS)
             else:
-                self._descriptor = descriptor
-                _held.add(self)
-                self._sign()
+                self._sign(self._lock.descriptor)
                 return True
-        os.close(descriptor)
         return False
 
     def release(self) -> None:
         """Give the lock back, also where a forked child still holds the descriptor."""
-        if self._descriptor >= 0:
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            self.forget()
+        if self._lock is not None:
+            self._lock.release()
 
     def forget(self) -> None:
         """Close the descriptor without giving the lock back: it is the parent process's."""
-        descriptor, self._descriptor = self._descriptor, -1
-        _held.discard(self)
-        if descriptor >= 0:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        if self._lock is not None:
+            self._lock.forget()
 
-    def _sign(self) -> None:
+    def _sign(self, descriptor: int) -> None:
         signed = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, json.dumps(signed).encode(), 0)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(signed).encode(), 0)
 
 
 @contextlib.contextmanager
@@ -76,15 +69,32 @@ def writing(folder: Path, *, alone: bool = False) -> Iterator[None]:
 
     What is deleted or replaced while it waits in a journal is noted with the lock held alone: a
     writer that looked before the note was there has finished by then, and one that looks later
-    finds it. Blocks for as long as the others hold it, which is not long.
+    finds it. Blocks for as long as the others hold it, which is not long; raises ``RetryableError``
+    after ten seconds.
     """
-    # The folder itself is what is locked: no file more, and it works where the disk is full.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = _taken(folder, alone)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
+
+
+def _taken(folder: Path, alone: bool) -> FileLock:
+    deadline, pause = time.monotonic() + WRITING_SECONDS, 0.001
+    while True:
+        # The folder itself is what is locked: no file more, and it works where the disk is full.
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return FileLock(descriptor, shared=not alone)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise RetryableError(
+                    f"folder {str(folder)!r} has been locked for {WRITING_SECONDS:.0f} s",
+                    "expected whoever writes or deletes there to be done in a moment",
+                    "look for a process that is stopped (state T in ps)",
+                ) from None
+        time.sleep(pause)
+        pause = min(2 * pause, _PAUSE_SECONDS)
 
 
 def owner(folder: Path) -> dict[str, Any] | None:
@@ -94,21 +104,15 @@ def owner(folder: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock = FileLock(os.dup(descriptor), shared=True)
     except BlockingIOError:
         with contextlib.suppress(ValueError):
             signed = json.loads(os.pread(descriptor, 4096, 0))
             if isinstance(signed, dict):
                 return signed
         return {}
+    else:
+        lock.release()
     finally:
         os.close(descriptor)
     return None
-
-
-def _after_fork_in_child() -> None:
-    for lock in list(_held):
-        lock.forget()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
