@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from llmops_core import Monitor, SpanBatch, spans_from_arrow
+from llmops_core import FlushReport, Monitor, SpanBatch, hookimpl, spans_from_arrow
 from llmops_core.delivery.lane import Lane
 from llmops_core.pipeline import Pipeline
 from llmops_core.worker import STUCK_LOOKS, Watchdog, Worker
 
 THREADS = ("intake", "delivery", "storage", "collectors", "watch")
+#: And those that a monitor with an exporter and a listener has beside them.
+ALL_THREADS = (*THREADS, "exporter-Sends", "notify")
+#: Without these two everything is stored and exported all the same.
+IDLE_IN_A_FLUSH = ("watch", "notify")
+#: And without these it goes on after half a second, which a busy machine may take for a flush.
+SOON_DONE_WITHOUT = (*IDLE_IN_A_FLUSH, "collectors")
+FLUSH_SECONDS = 0.3
+#: What a busy machine may add.
+MARGIN_SECONDS = 1.0
 _ids = iter(range(1, 10_000_000))
 
 
@@ -24,6 +34,30 @@ class Nothing:
 
     def collect(self, batch: SpanBatch) -> dict[str, Any]:
         return {}
+
+
+class Sends:
+    """An exporter that is not ours."""
+
+    async def export(self, batch: SpanBatch) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class Listens:
+    """A plugin that is told of what is stored."""
+
+    @hookimpl
+    def llmops_spans_stored(self, batch: SpanBatch) -> None:
+        pass
+
+
+def opened_with_all() -> Monitor:
+    monitor = opened("memory:", exporters=[Sends()], plugins=[Listens()], batch_size=1)
+    assert sorted(workers_of(monitor)) == sorted(ALL_THREADS)
+    return monitor
 
 
 def opened(storage: str, **settings: Any) -> Monitor:
@@ -56,9 +90,52 @@ def pipeline_of(monitor: Monitor) -> Pipeline:
 
 
 def lanes_of(monitor: Monitor) -> list[Lane]:
-    collecting = pipeline_of(monitor).collecting
-    assert collecting._lane
-    return [pipeline_of(monitor).lane, collecting._lane._lane]
+    pipeline = pipeline_of(monitor)
+    shared = [s._lane for s in (pipeline.collecting._lane, pipeline.notifier._lane) if s]
+    return [pipeline.lane, *shared, *(e._lane for e in pipeline.exporters)]
+
+
+@contextlib.contextmanager
+def without(monitor: Monitor, worker: Worker) -> Iterator[None]:
+    """Take a worker's thread away; nobody replaces it before the end of the block."""
+    first = worker._thread
+    assert first
+    with worker._reviving:
+        worker._thread = gone = threading.Thread(target=int)
+        gone.start()
+        while first.is_alive():
+            identity = ctypes.c_ulong(first.ident or 0)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(SystemExit))
+            for lane in lanes_of(monitor):
+                if lane.worker is worker:
+                    lane.loop.call_soon_threadsafe(lane.loop.stop)
+            first.join(0.1)
+        yield
+
+
+def stand_still(monitor: Monitor, worker: Worker, go: threading.Event) -> None:
+    """Return when a worker does nothing any more until *go* is set."""
+    stands, work = threading.Event(), worker._work
+
+    def wait() -> None:
+        stands.set()
+        go.wait(60)
+
+    for lane in lanes_of(monitor):
+        if lane.worker is worker:
+            lane.loop.call_soon_threadsafe(wait)
+            break
+    else:
+        worker._work = lambda: wait() or work()
+        record(monitor)  # whoever sleeps gets up
+    assert stands.wait(30)
+
+
+def timed_flush(monitor: Monitor) -> FlushReport:
+    began = time.monotonic()
+    report = monitor.flush(FLUSH_SECONDS)
+    assert time.monotonic() - began < FLUSH_SECONDS + MARGIN_SECONDS
+    return report
 
 
 def workers_of(monitor: Monitor) -> dict[str, Worker]:
@@ -93,35 +170,60 @@ def test_an_exception_thrown_into_each_thread_loses_and_doubles_nothing(
         assert len({s.span_id for s in spans}) == len(spans) == 520
 
 
-@pytest.mark.parametrize("name", THREADS)
+@pytest.mark.parametrize("name", ALL_THREADS)
 def test_a_thread_that_is_gone_is_replaced_by_itself(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llmops_core.worker.WATCH_SECONDS", 0.1)
     monkeypatch.setattr("llmops_core.intake.thread.HOUSEKEEPING_SECONDS", 0.1)
-    with opened("memory:") as monitor:
+    with opened_with_all() as monitor:
         worker = workers_of(monitor)[name]
-        first = worker._thread
-        assert first
-        with worker._reviving:  # nobody replaces it while it is brought to its end
-            worker._thread = gone = threading.Thread(target=int)
-            gone.start()
-            while first.is_alive():
-                identity = ctypes.c_ulong(first.ident or 0)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(SystemExit))
-                for lane in lanes_of(monitor):
-                    if lane.worker is worker:
-                        lane.loop.call_soon_threadsafe(lane.loop.stop)
-                first.join(0.1)
+        with without(monitor, worker):
             before = worker.restarts
-        wait_for(lambda: worker._thread is not gone and worker.is_alive())
-        assert worker._thread is not first
+        wait_for(worker.is_alive)
         record(monitor, 3)
         assert monitor.flush(30).complete
         told = monitor.stats()["workers"][name]
         assert told["alive"]
         assert told["restarts"] == before + 1
         assert monitor.stats()["spans"]["stored"] == 3
+
+
+@pytest.mark.parametrize("name", ALL_THREADS)
+def test_while_a_thread_is_gone_a_flush_keeps_its_deadline_and_two_seconds_later_it_is_back(
+    name: str,
+) -> None:
+    with opened_with_all() as monitor:
+        worker = workers_of(monitor)[name]
+        with without(monitor, worker):
+            record(monitor, 3)
+            complete = timed_flush(monitor).complete
+            assert name in SOON_DONE_WITHOUT or not complete
+        # By the real intervals, and without a flush that would see to it.
+        since = time.monotonic()
+        wait_for(worker.is_alive)
+        assert time.monotonic() - since < 2 + MARGIN_SECONDS
+        assert monitor.flush(30).complete
+        assert monitor.stats()["spans"]["stored"] == 3
+
+
+@pytest.mark.parametrize("name", ALL_THREADS)
+def test_while_a_thread_stands_still_a_flush_keeps_its_deadline(name: str) -> None:
+    go = threading.Event()
+    with opened_with_all() as monitor:
+        try:
+            stand_still(monitor, workers_of(monitor)[name], go)
+            record(monitor, 3)
+            complete = timed_flush(monitor).complete
+            if name in SOON_DONE_WITHOUT:
+                assert monitor.flush(30).complete
+            else:
+                assert not complete
+        finally:
+            go.set()
+        assert monitor.flush(30).complete
+        stats = monitor.stats()
+        assert stats["spans"]["stored"] == stats["spans"]["made"] >= 3
 
 
 def test_nobody_restarts_what_has_come_to_its_end() -> None:
@@ -145,7 +247,7 @@ def test_a_flush_returns_by_its_deadline_while_intake_stands_still(
             pipeline_of(monitor).tracer, "feed", lambda event: (go.wait(30), feed(event))
         )
         record(monitor)
-        report = monitor.flush(0.2)
+        report = timed_flush(monitor)
         assert not report.complete
         assert "intake" in report.waiting
         go.set()
