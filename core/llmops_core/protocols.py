@@ -128,7 +128,9 @@ class Exporter(Protocol):
 
         Called on this exporter's own thread, one batch at a time; may await. If you raise, the
         batch is counted as failed for this exporter and the others still get it. If you take
-        longer than the deadline, you are cut off and counted.
+        longer than the deadline of 10 seconds, the call is cancelled, and counts as one that raised;
+        after five of either in a row you are cut off. So you are if it goes on all the same, as it
+        blocks the thread.
         """
 
     async def close(self) -> None:

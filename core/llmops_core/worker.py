@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from llmops_core import running
+
 __all__ = ["Watchdog", "Worker"]
 
 #: How often the watchdog looks, and how many looks a worker may stand still.
@@ -137,6 +139,7 @@ class Watchdog:
 
     def revive(self) -> None:
         """Give a new thread to each worker that lost its own. As often as anybody likes."""
+        running.look()
         self.worker.revive()
         for worker in self._workers():
             if worker.revive():

@@ -496,3 +496,54 @@ def test_a_timeout_of_asyncio_is_counted_as_a_timeout() -> None:
         record(monitor)
         assert monitor.flush().complete
         assert monitor.stats()["failures"] == {"waits.export: TimeoutError": 1}
+
+
+class Sends:
+    """An exporter that awaits, or blocks its thread, until it is let go."""
+
+    name = "sends"
+
+    def __init__(self, go: threading.Event, *, blocks: bool) -> None:
+        self.go, self.blocks, self.calls = go, blocks, 0
+
+    async def export(self, batch: SpanBatch) -> None:
+        self.calls += 1
+        if self.blocks:
+            self.go.wait(60)
+        elif not self.go.is_set():
+            await asyncio.sleep(60)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_an_export_past_its_deadline_is_cancelled_and_one_that_blocks_is_the_last(
+    go: threading.Event, monkeypatch: pytest.MonkeyPatch, blocks: bool
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(exporting, "running_seconds", lambda: now[0])
+    failures, sends = Failures(), Sends(go, blocks=blocks)
+    worker = exporting.ExportWorker("sends", sends, failures)
+
+    def watch_at(seconds: float) -> None:
+        now[0] = seconds
+        worker.watch()
+
+    worker.offer(make_batch([make_span(1)]))
+    assert soon(lambda: sends.calls)
+    watch_at(exporting.DEADLINE_SECONDS - 0.1)
+    assert failures.counts() == {}
+    watch_at(exporting.DEADLINE_SECONDS)
+    if blocks:
+        watch_at(exporting.DEADLINE_SECONDS + exporting.CANCEL_SECONDS)
+        assert worker.cut_off
+        assert worker.stats()["dropped"] == 1
+    else:
+        assert soon(lambda: worker.failed == 1)
+        go.set()  # its server answers again
+        worker.offer(make_batch([make_span(2)]))
+        assert soon(lambda: worker.exported == 1)
+        assert not worker.cut_off
+    assert failures.counts() == {"sends.export: TimeoutError": 1}
+    worker.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -16,12 +16,27 @@ from llmops_core.delivery.isolation import CUT_OFF_AFTER, is_ours
 from llmops_core.delivery.lane import Lane
 from llmops_core.failures import Failures
 from llmops_core.protocols import Exporter
+from llmops_core.running import running_seconds
 from llmops_core.worker import Worker
 
 __all__ = ["ExportWorker"]
 
+#: A call that takes longer is cancelled, and has failed.
 DEADLINE_SECONDS: Final = 10.0
+#: One that is cancelled and does not end, as it blocks its thread, is its exporter's last.
+CANCEL_SECONDS: Final = 0.5
 MAX_QUEUED_SPANS: Final = 20_000
+
+
+class _Call:
+    """A call of ``export``: when it began, and what ends it."""
+
+    __slots__ = ("began", "cancelled", "timeout")
+
+    def __init__(self, began: float, timeout: asyncio.Timeout) -> None:
+        self.began = began
+        self.timeout = timeout
+        self.cancelled: float | None = None
 
 
 class ExportWorker:
@@ -40,7 +55,7 @@ class ExportWorker:
         self._queued = 0
         self._lock = Lock()
         self._in_a_row = 0
-        self._busy_since: float | None = None
+        self._call: _Call | None = None
         self._running = False
         self._lane = Lane(f"exporter-{name}", failures.left_behind(name))
 
@@ -79,10 +94,23 @@ class ExportWorker:
         self._start()
 
     def watch(self) -> None:
-        """Cut off an exporter that blocks its thread past the deadline. Called now and then."""
-        since = self._busy_since
-        if since is not None and time.monotonic() - since > DEADLINE_SECONDS * 1.5:
-            self._cut_off("export", TimeoutError(f"no answer in {DEADLINE_SECONDS} s"))
+        """Cancel a call past its deadline; cut off an exporter that goes on all the same.
+
+        Called now and then on the delivery thread.
+        """
+        call, now = self._call, running_seconds()
+        if call is None or now - call.began < DEADLINE_SECONDS:
+            return
+        if call.cancelled is None:
+            call.cancelled = now
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._lane.loop.call_soon_threadsafe(self._cancel, call)
+        elif now - call.cancelled >= CANCEL_SECONDS:
+            self._cut_off("export", TimeoutError(f"no answer in {DEADLINE_SECONDS:g} s"))
+
+    def _cancel(self, call: _Call) -> None:
+        if self._call is call:
+            call.timeout.reschedule(self._lane.loop.time())
 
     def start_closing(self) -> tuple[str, Callable[[float], bool]]:
         """Start to close the exporter; return its name, and how to wait for it to be closed."""
@@ -132,11 +160,11 @@ class ExportWorker:
             return self._items.popleft()
 
     async def _export(self, batch: SpanBatch) -> None:
-        self._busy_since = time.monotonic()
         try:
             # Not wait_for: before 3.12 it makes a task, and a SystemExit that leaves a task also
-            # leaves the loop.
-            async with asyncio.timeout(DEADLINE_SECONDS):
+            # leaves the loop. No deadline yet: the loop's clock goes on while the process is stopped.
+            async with asyncio.timeout(None) as timeout:
+                self._call = _Call(running_seconds(), timeout)
                 await self._exporter.export(batch if self._ours else batch.copied())
         except BaseException as error:  # a plugin's sys.exit must not end the lane
             if self._leave(batch):
@@ -149,7 +177,7 @@ class ExportWorker:
 
     def _leave(self, batch: SpanBatch) -> bool:
         """Take a batch out of the queue's count; False if it was counted as dropped meanwhile."""
-        self._busy_since = None
+        self._call = None
         with self._lock:
             if self.cut_off:
                 return False
