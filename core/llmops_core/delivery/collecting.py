@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
 from threading import Lock
 from typing import Any, Final
 
@@ -15,11 +16,13 @@ from llmops_core.delivery.isolation import (
     LATE_SECONDS,
     NoTurnError,
     SharedLane,
+    Turn,
     is_ours,
 )
 from llmops_core.failures import Failures
 from llmops_core.measuring.named import NamedCollector, all_names_in, let_go_of_calls
 from llmops_core.protocols import Collector
+from llmops_core.running import MAX_STEP_SECONDS, running_seconds
 from llmops_core.schema import COLUMNS
 from llmops_core.span import Span
 from llmops_core.worker import Worker
@@ -139,19 +142,15 @@ class Collecting:
             return merged(batch, collector.collect(batch.copied()))
 
         turn = lane.call(name, work)
-        left = seconds = min(max(LATE_SECONDS, SPAN_SECONDS * len(batch)), MAX_WAIT_SECONDS)
-        while True:
-            try:
-                return turn.done.result(left)
-            except TimeoutError as error:
-                if turn.done.done():
-                    raise  # its own
-                if lane.withdraw(turn):
-                    raise NoTurnError from error
-                left = turn.began + seconds - time.monotonic()
-                if left <= 0:
-                    lane.leave(name, turn)
-                    raise
+        seconds = min(max(LATE_SECONDS, SPAN_SECONDS * len(batch)), MAX_WAIT_SECONDS)
+        if not _wait(turn, seconds):
+            if lane.withdraw(turn):
+                raise NoTurnError
+            # It may have got its turn late.
+            if not _wait(turn, turn.began + seconds - running_seconds()):
+                lane.leave(name, turn)
+                raise TimeoutError(f"no answer in {seconds:g} s")
+        return turn.done.result(0)
 
     def _miss(self, name: str, batch: SpanBatch) -> None:
         with self._lock:
@@ -169,6 +168,17 @@ class Collecting:
                 self.cut_off.append(name)
         if self._lane is not None:
             self._lane.late.pop(name, None)
+
+
+def _wait(turn: Turn[Any], seconds: float) -> bool:
+    """Wait until a call is done; False if it is not after *seconds* in which this process ran."""
+    left = seconds
+    while not turn.done.done() and left > 0:
+        step, began = min(left, 1.0), time.monotonic()
+        wait([turn.done], step)
+        if time.monotonic() - began <= step + MAX_STEP_SECONDS:
+            left -= step  # else the process was stopped: it could not answer either
+    return turn.done.done()
 
 
 def merged(batch: SpanBatch, values: Any) -> SpanBatch:

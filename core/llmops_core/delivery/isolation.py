@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from llmops_core.delivery.lane import Lane, as_ordinary
 from llmops_core.failures import Failures
+from llmops_core.running import running_seconds
 from llmops_core.worker import Worker
 
 __all__ = [
@@ -105,7 +105,7 @@ class SharedLane:
             if lane is not self._lane or not self._turns:
                 return
             self._holder = turn = self._turns.popleft()
-            turn.began = time.monotonic()
+            turn.began = running_seconds()
         turn.run()
         with self._lock:
             if self._holder is turn:
@@ -124,7 +124,7 @@ class SharedLane:
         """Leave the thread to a call that has had it for so long, if there is one."""
         with self._lock:
             holder = self._holder
-            if holder is not None and time.monotonic() - holder.began > seconds:
+            if holder is not None and running_seconds() - holder.began > seconds:
                 self.leave(holder.plugin, holder)
 
     def leave(self, plugin: str, turn: Turn[Any] | None = None) -> None:
@@ -140,7 +140,7 @@ class SharedLane:
                 return  # it has just returned, or was left already
             left, self._lane = self._lane, Lane(self._name, self._left_behind)
             self._holder = None
-            self.late[plugin] = time.monotonic()
+            self.late[plugin] = running_seconds()
             if turn is not None:
                 turn.done.add_done_callback(lambda _: self.late.pop(plugin, None))
             left.stop()
@@ -149,7 +149,7 @@ class SharedLane:
 
     def overdue(self) -> list[str]:
         """Return those that are late past the deadline."""
-        now = time.monotonic()
+        now = running_seconds()
         left = DEADLINE_SECONDS - LATE_SECONDS
         return [name for name, since in list(self.late.items()) if now - since >= left]
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from llmops_core.failures import PluginLeftError
+from llmops_core.running import running_seconds
 from llmops_core.worker import Worker
 
 __all__ = ["Lane", "as_ordinary"]
@@ -151,8 +152,8 @@ class Lane:
         """Return how long the loop has not answered; ask it anew if it has. Never waits."""
         asked = self._asked
         if asked is not None:
-            return time.monotonic() - asked
-        self._asked = time.monotonic()
+            return running_seconds() - asked
+        self._asked = running_seconds()
         try:
             self.loop.call_soon_threadsafe(self._answer)
         except RuntimeError:  # the loop is closed

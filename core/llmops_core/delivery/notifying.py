@@ -15,6 +15,7 @@ from llmops_core.batch import SpanBatch, copied_span
 from llmops_core.delivery.isolation import CUT_OFF_AFTER, LATE_SECONDS, SharedLane
 from llmops_core.failures import Failures
 from llmops_core.plugins import PluginHost
+from llmops_core.running import MAX_STEP_SECONDS
 from llmops_core.worker import Worker
 
 __all__ = ["Notifier"]
@@ -30,6 +31,8 @@ _HOOKS: Final = (
 )
 
 _Call = tuple[str, HookImpl, dict[str, Any]]
+#: A plugin, the hook of it that is called, and since when.
+_Busy = tuple[str, str, float]
 
 
 class _Calls:
@@ -73,7 +76,10 @@ class Notifier:
         self._lock = RLock()
         self._running = False
         self._round = 0  # a drain that was left behind must not go on when its plugin returns
-        self._busy: tuple[str, str, float] | None = None
+        self._busy: _Busy | None = None
+        #: For which call we have waited how long.
+        self._waited: tuple[_Busy | None, float] = (None, 0.0)
+        self._looked = time.monotonic()
         self._wanted = {n for n in _HOOKS if getattr(host.manager.hook, n).get_hookimpls()}
         self._lane = SharedLane("notify", failures) if self._wanted else None
         failures.listen(self._plugin_failed)
@@ -105,7 +111,7 @@ class Notifier:
         lane, busy = self._lane, self._busy
         if lane is None:
             return
-        if busy is not None and time.monotonic() - busy[2] > LATE_SECONDS:
+        if self._is_late(busy) and busy is not None:
             name, hook, _ = busy
             with self._lock:
                 left = self._busy is busy
@@ -121,6 +127,17 @@ class Notifier:
         for name in lane.overdue():
             lane.late.pop(name, None)
             self._cut_off(name)
+
+    def _is_late(self, busy: _Busy | None) -> bool:
+        """Whether a call has taken too long; what passed without a look may be the process's stop."""
+        now = time.monotonic()
+        gap, self._looked = now - self._looked, now
+        seen, waited = self._waited
+        if busy is None:
+            return False
+        step = min(gap, now - busy[2]) if gap <= MAX_STEP_SECONDS else LATE_SECONDS / 2
+        self._waited = busy, step + (waited if seen is busy else 0.0)
+        return self._waited[1] > LATE_SECONDS
 
     def close(self, timeout: float) -> None:
         """Tell of what is still queued, waiting at most *timeout* seconds; end the helper thread."""

@@ -30,6 +30,7 @@ from llmops_core.failures import Failures
 from llmops_core.journal.quarantine import Quarantine, QuarantineFull
 from llmops_core.journal.writer import Journal
 from llmops_core.protocols import Storage
+from llmops_core.running import running_seconds
 
 __all__ = ["STAGE", "StoreWorker"]
 
@@ -158,7 +159,7 @@ class StoreWorker:
         """Count a write that takes too long, once. Called on any thread."""
         silent = self._lane.silent_seconds()
         with self._lock:
-            began, now = self._write_began, time.monotonic()
+            began, now = self._write_began, running_seconds()
             slow = began is not None and now - began >= SLOW_SECONDS
             slow = slow or silent >= SLOW_SECONDS
             if self._told_slow or not slow:
@@ -179,13 +180,13 @@ class StoreWorker:
 
     def state(self) -> dict[str, Any]:
         """Return how the storage does: ``ok``, ``failing`` (tried again) or ``hung``, and how long."""
-        now, began, failing = time.monotonic(), self._write_began, self._outage.since
+        began, failing = self._write_began, self._outage.since
         silent = self._lane.silent_seconds()
-        busy = now - began if began is not None else 0.0
+        busy = running_seconds() - began if began is not None else 0.0
         if max(busy, silent) >= SLOW_SECONDS:
             state, seconds = "hung", max(busy, silent)
         elif failing is not None:
-            state, seconds = "failing", now - failing
+            state, seconds = "failing", time.monotonic() - failing
         else:
             state, seconds = "ok", 0.0
         return {
@@ -362,7 +363,7 @@ class StoreWorker:
     async def _write(self, batch: SpanBatch) -> None:
         # One at a time: a recovery writes too, and a storage may await in the middle.
         async with self._turn:
-            self._write_began = time.monotonic()
+            self._write_began = running_seconds()
             try:
                 await self._storage.write(batch if self._ours else batch.copied())
                 self._outage.over()
