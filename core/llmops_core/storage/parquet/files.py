@@ -138,20 +138,62 @@ def list_files(folder: Path, since: int | None = None) -> list[RangeFile]:
 
 
 def list_day(folder: Path) -> list[RangeFile]:
-    """Return the files of one day.
+    """Return the files of one day; of a large one, some that have just gone may be among them.
 
     A listing is no snapshot: one that takes longer than replaced files are kept could miss a
-    compacted file that appeared and the files that went for it. So it is made again.
+    compacted file that appeared and the files that went for it. Then it is made again, once. If
+    somebody may have deleted files during that one too, it counts with the first: what went during
+    the second was there during the first (what had just come is hardly ever merged so soon). Whoever
+    reads one that has gone lists again.
     """
-    while True:
-        began = time.monotonic()
-        entries = list(_entries(folder))
-        if time.monotonic() - began < _SLOW_SCAN_SECONDS:
-            break
+    paths, slow = _listed(folder)
+    if slow:
+        before, earlier = _changes(folder), paths
+        paths, slow = _listed(folder)
+        if slow and _may_have_lost_files(before, _changes(folder)):
+            paths = list({*earlier, *paths})
+    return named_files(paths, folder.name)
+
+
+def _listed(folder: Path) -> tuple[list[str], bool]:
+    """Return the paths of a folder's files, and whether that took long."""
+    began = time.monotonic()
     # No links: what they point to may lie outside of the folder.
-    return named_files(
-        (entry.path for entry in entries if entry.is_file(follow_symlinks=False)), folder.name
-    )
+    paths = [e.path for e in _entries(folder) if e.is_file(follow_symlinks=False)]
+    return paths, time.monotonic() - began >= _SLOW_SCAN_SECONDS
+
+
+class _Changes(NamedTuple):
+    """When a day's folder changed, whether somebody works on it, and when somebody last began to."""
+
+    changed: int
+    compacting: bool
+    began: int
+
+
+def _changes(folder: Path) -> _Changes:
+    lock = folder.parent / LOCK_NAME
+    try:
+        compacting = is_locked(lock)
+    except FileNotFoundError:
+        compacting = False
+    except OSError:
+        compacting = True  # nothing is known
+    return _Changes(_changed(folder), compacting, _changed(lock))
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _may_have_lost_files(before: _Changes, after: _Changes) -> bool:
+    """Whether files may have been deleted in between: only with the compactor's lock held."""
+    if before.changed == after.changed:
+        return False
+    return before.compacting or after.compacting or before.began != after.began
 
 
 def named_files(paths: Iterable[str], day: str) -> list[RangeFile]:

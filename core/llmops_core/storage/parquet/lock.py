@@ -59,6 +59,7 @@ class CompactorLock:
     def _sign(self, descriptor: int) -> None:
         signed = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.utime(descriptor)  # on a full disk too: a slow listing asks who began meanwhile
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(signed).encode(), 0)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["SOURCES_KEY", "CompactedFiles", "Sources", "StoredRanges", "joined"]
 
 SOURCES_KEY: Final = b"llmops.sources"
+#: How often a day whose files go while they are read is listed again; whoever writes comes back later.
+_MOST_TRIES: Final = 50
 _MOST_CACHED: Final = 10_000
 
 
@@ -109,10 +111,14 @@ class CompactedFiles:
 
     def held(self, day: Path, writer: str) -> Ranges:
         """Return the numbers of a writer that compacted files of the day speak for."""
+        tries = 0
         while True:
+            tries += 1
             try:
                 found = [self.sources(f.path) for f in self._listing(day) if f.compacted]
             except FileNotFoundError:
+                if tries == _MOST_TRIES:
+                    raise
                 continue  # compacted anew since it was listed
             known = [s.ranges[writer] for s in found if s is not None and writer in s.ranges]
             return Ranges(r for ranges in known for r in ranges)
