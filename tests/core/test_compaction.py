@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,27 @@ def test_two_compactors_never_work_at_once_and_the_second_says_who_does(
     steps.close()  # type: ignore[attr-defined]
     assert owner(folder) is None
     assert compactor(folder).run().files_before == 8
+
+
+def test_one_that_is_to_finish_throws_away_what_is_half_merged_and_deletes_what_it_replaced(
+    store: Store, folder: Path
+) -> None:
+    fill(store)
+    before = every_row(folder)
+    work = compactor(folder, limits=Limits(piece_bytes=1_000, file_rows=40))
+    steps = work.steps()
+    while not work.report.files_after or not list(folder.glob(f"{NAME}/.*")):
+        next(steps)
+    work.finish()
+    for wait in steps:
+        time.sleep(wait)
+    assert work.report.files_after == 1, "the second one was not finished"
+    assert work.report.deleted == work.report.files_before > 1
+    assert (
+        len(visible(folder)) == 8 - work.report.deleted + 1 == len(list((folder / NAME).iterdir()))
+    )
+    assert every_row(folder).equals(before)
+    assert owner(folder) is None
 
 
 def test_a_forked_child_neither_releases_nor_keeps_its_parents_lock(folder: Path) -> None:

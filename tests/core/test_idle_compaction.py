@@ -11,6 +11,7 @@ import pytest
 
 from llmops_core import ConfigError, Monitor, open_storage
 from llmops_core.delivery import compacting
+from llmops_core.delivery.storing import StoreWorker
 from llmops_core.storage.memory import MemoryStorage
 from llmops_core.storage.parquet import ParquetStorage
 from llmops_core.storage.parquet.compaction import (
@@ -89,6 +90,26 @@ def test_an_idle_monitor_merges_the_files_of_closed_days(tmp_path: Path) -> None
         until(lambda: monitor.stats()["compaction"]["files_before"] == 10)
         assert len(list(tmp_path.glob("*/*compacted*.parquet"))) == 1
         assert len(monitor.query()) == 10
+    assert monitor.stats()["failures"] == {}
+
+
+def test_what_was_replaced_goes_also_where_the_monitor_is_never_idle_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(ParquetStorage(tmp_path))
+    for n in range(10):
+        store.run(store.storage.write(make_batch([make_span(n)], writer_id=f"w{n}")))
+    store.close()
+    with Monitor(Impatient(tmp_path)) as monitor:
+        until(lambda: list(tmp_path.glob("*/*compacted*.parquet")))
+        monkeypatch.setattr(StoreWorker, "idle_seconds", lambda _: 0.0)
+        record(monitor, 1)
+        assert monitor.flush(60).complete
+        assert len(list(tmp_path.glob("2026-01-01/*.parquet"))) > 1, "its grace is not over"
+        until(lambda: len(list(tmp_path.glob("2026-01-01/*.parquet"))) == 1)
+        until(lambda: monitor.stats()["compaction"]["deleted"] == 10)
+        assert monitor.stats()["compaction"]["interrupted"] == 1
+        assert monitor.stats()["compaction"]["runs"] == 0
     assert monitor.stats()["failures"] == {}
 
 

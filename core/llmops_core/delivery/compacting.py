@@ -1,7 +1,8 @@
 """Merges small files while nothing is written: for storages that have a ``compaction``.
 
 It runs on the storage's own thread, a short step at a time, and gives way at once when there is
-something to write. A program that ends before it was ever idle pays nothing but a timer.
+something to write: then it merges no more, and only deletes what it has replaced. A program that
+ends before it was ever idle pays nothing but a timer.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class _Compaction(Protocol):
     def report(self) -> Any: ...
 
     def steps(self) -> Iterator[float]: ...
+
+    # One that leaves something to be cleared up also has finish(): the steps after it do no more than that.
 
 
 class IdleCompaction:
@@ -102,18 +105,25 @@ class IdleCompaction:
         """Compact to the end; return False if there was something to write instead."""
         assert self._make is not None  # noqa: S101 - for the type checker: `wanted` was asked
         compaction = self._make()
-        steps = compaction.steps()
+        finish: Callable[[], None] | None = getattr(compaction, "finish", None)
+        steps, finishing = compaction.steps(), False
         try:
             while True:
                 began = time.monotonic()
                 wait = next(steps, None)
                 if wait is None:
-                    self._runs += 1
-                    return True
+                    self._runs += not finishing
+                    return not finishing
                 # As long a pause as the step was: the machine is the application's.
                 await asyncio.sleep(max(wait, min(time.monotonic() - began, 1.0)))
-                if self._stopped or self._store.idle_seconds() < IDLE_SECONDS:
+                wanted = self._stopped or self._store.idle_seconds() < IDLE_SECONDS
+                if wanted and not finishing:
                     self._interrupted += 1
+                    if finish is None:
+                        return False
+                    finish()
+                    finishing = True
+                if self._stopped:
                     return False
         finally:
             steps.close()  # type: ignore[attr-defined]

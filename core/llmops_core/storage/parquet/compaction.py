@@ -115,6 +115,7 @@ class Compactor:
         self._compacted = CompactedFiles()
         self._replaced: list[tuple[float, list[str]]] = []
         self._pid = os.getpid()
+        self._finishing = False
 
     def run(self) -> CompactionReport:
         """Compact until nothing is left to do. Raises ``StorageError`` if another one works."""
@@ -133,6 +134,8 @@ class Compactor:
             raise StorageError(*busy(self.folder))
         try:
             for day in days(self.folder):
+                if self._finishing:
+                    break
                 self.report.swept += sweep_compacted(self.folder / day)
                 yield from self._clean(day)
                 if self._is_closed(day):
@@ -144,6 +147,13 @@ class Compactor:
                 self._lock.release()
             else:
                 self._lock.forget()  # a forked child threw the iterator away
+
+    def finish(self) -> None:
+        """Merge no more: the steps that are left delete what was replaced, and end.
+
+        Until that is deleted, whoever reads the files by themselves counts its spans twice.
+        """
+        self._finishing = True
 
     def _is_closed(self, day: str) -> bool:
         return self._today or is_closed(self.folder / day, self._closed_seconds)
@@ -169,7 +179,7 @@ class Compactor:
             found: list[Outline] = []
             yield from self._outlines(list(files), found)
             groups = self._groups(found)
-            while groups:
+            while groups and not self._finishing:
                 group = [o for o in groups.pop(0) if o.path not in excluded]
                 if len(group) < 2:
                     continue
@@ -204,6 +214,8 @@ class Compactor:
             if time.monotonic() - began > _STEP_SECONDS:
                 yield 0.0
                 began = time.monotonic()
+            if self._finishing:
+                return
 
     def _leave_alone(self, reason: str) -> None:
         self.report.left_alone[reason] = self.report.left_alone.get(reason, 0) + 1
@@ -239,6 +251,8 @@ class Compactor:
         try:
             for _ in work:
                 yield 0.0
+                if self._finishing:
+                    return
             self._appear(temporary, path, sources)
         finally:
             if os.getpid() == self._pid:
