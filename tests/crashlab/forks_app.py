@@ -34,6 +34,8 @@ LOCKS = (type(threading.Lock()), type(threading.RLock()))
 CONTAINERS = (dict, list, tuple, set, frozenset, collections.deque, types.MethodType)
 DEADLOCK_SECONDS = 5
 SPANS = 3
+#: In the first of so many rounds through all locks the child does everything.
+FULL_ROUNDS = 10
 
 
 class Foreign:
@@ -130,7 +132,10 @@ def held(lock: Any) -> Iterator[bool]:
     thread.start()
     holding.wait(5)
     try:
-        yield not lock.acquire(blocking=False)
+        free = lock.acquire(blocking=False)
+        if free:  # the one that was to hold it failed: nobody holds it for ever instead
+            lock.release()
+        yield not free
     finally:
         go.set()
         thread.join(5)
@@ -143,10 +148,10 @@ def record(monitor: Monitor, count: int, first: int) -> None:
         monitor.recorder.end(run, None, {"outcome": "ok"})
 
 
-def child(monitor: Monitor, number: int) -> None:
+def child(monitor: Monitor, number: int, *, full: bool) -> None:
     faulthandler.dump_traceback_later(DEADLOCK_SECONDS, exit=True)
     record(monitor, SPANS, number << 32)
-    if number % 10 == 0:  # one in ten does everything that a program may do
+    if full:  # everything that a program may do
         default_monitor()
         monitor_llm(lambda: None)()
         monitor.stats()
@@ -201,26 +206,32 @@ def main(url: str, forks: int) -> None:
         modules = {n: m for n, m in sys.modules.items() if n.startswith("llmops_")}
         locks = locks_of({**monitors, **modules})
         held_at_fork: collections.Counter[str] = collections.Counter()
+        met_full: collections.Counter[str] = collections.Counter()
         codes: collections.Counter[int] = collections.Counter()
         stuck: list[str] = []
         names = list(locks)
         # One lock at a time, in turn; a short run holds several, so that each has its turn.
         groups = [names[at :: min(forks, len(names))] for at in range(min(forks, len(names)))]
         for number in range(1, forks + 1):
-            group = groups[number % len(groups)]
+            # By the round, not by the fork: each lock meets the child that does everything.
+            turn, place = divmod(number - 1, len(groups))
+            group, full = groups[place], turn % FULL_ROUNDS == 0
             with contextlib.ExitStack() as holding:
                 for name in group:
-                    held_at_fork[name] += holding.enter_context(held(locks[name]))
+                    is_held = holding.enter_context(held(locks[name]))
+                    held_at_fork[name] += is_held
+                    met_full[name] += is_held and full
                 pid = os.fork()
                 if pid == 0:
-                    child(monitor, number)
+                    child(monitor, number, full=full)
             code = end_of(pid)
             codes[code] += 1
             if code:
                 stuck.append(f"{group}: {code}")
         assert os.getpid() == parent
         free = [name for name in names if not held_at_fork[name]]
-        result = {"locks": names, "codes": codes, "stuck": stuck, "never_held": free}
+        least = min(met_full[name] for name in names)
+        result = {"locks": names, "codes": codes, "stuck": stuck, "never_held": free, "full": least}
         print(json.dumps(result), flush=True)
 
 

@@ -27,6 +27,7 @@ from llmops_core import open_storage
 __all__ = ["SCENARIOS", "lab"]
 
 CELL_SECONDS: Final = 120.0
+NEEDED: Final = ("ipykernel", "jupyter_client", "langchain_core")
 SETUP: Final = """
 from llmops_core import initialize_monitoring_sync, monitor_llm
 monitor = initialize_monitoring_sync(storage=URL)
@@ -225,6 +226,10 @@ def row(name: str) -> Row:
 
 
 def lab(quick: bool) -> Iterator[Row]:
-    """Yield a row for each scenario."""
-    if importlib.util.find_spec("ipykernel"):
+    """Yield a row for each scenario; one that fails where there is no kernel to run them in."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        lacks = f"not installed: pip install {' '.join(missing)}"
+        yield Row("notebooks", "all of them", "here", False, lacks)
+    else:
         yield from map(row, SCENARIOS)
