@@ -2,12 +2,14 @@
 
 With ``TWIN`` nothing of ours is imported. Otherwise the three runs are recorded, and an outside oracle
 reads what is appended to the file ORACLE: ``i SPAN`` when a run has ended on the program's thread, ``j
-SPAN ...`` when the journal's write of them has returned, ``x NS CPU_NS`` right before it leaves. With
-``SETTLE`` it leaves when all were said to be journaled, else at once.
+SPAN ...`` when the journal's write of them has returned, ``x NS CPU_NS`` right before it leaves. ``f`` when a
+storage that is dead is asked to write. With ``SETTLE`` it leaves when all were said to be journaled, else
+at once. ``HIDDEN`` names packages that are not to be found, ``IMPORTED`` those that the program uses.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -34,10 +36,16 @@ def late() -> None:
     record("late")
 
 
+for name in filter(None, os.environ.get("HIDDEN", "").split(",")):
+    sys.modules[name] = None  # type: ignore[assignment]
+for name in filter(None, os.environ.get("IMPORTED", "").split(",")):
+    importlib.import_module(name)
+
 # A shell starts what runs in the background with this one ignored, and that is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-if HOW == "sigterm_handler_before":
-    signal.signal(signal.SIGTERM, mine)
+SIGNAL = signal.SIGINT if HOW.startswith("sigint") else signal.SIGTERM
+if HOW.endswith("_handler_before"):
+    signal.signal(SIGNAL, mine)
 if HOW == "atexit_before":
     import atexit
 
@@ -66,6 +74,8 @@ if MONITORED:
         """A storage that is down, in one of three ways."""
 
         async def write(self, batch):  # type: ignore[no-untyped-def]
+            if MODE != "MONITORED":
+                say("f")
             if MODE == "refuses":
                 raise ConnectionError("down")
             if MODE == "blocks":
@@ -116,10 +126,10 @@ def kill_by(number: int) -> None:
     time.sleep(10)
 
 
-def by_sigterm() -> None:
-    if HOW == "sigterm_handler_after":
-        signal.signal(signal.SIGTERM, mine)
-    kill_by(signal.SIGTERM)
+def by_signal() -> None:
+    if HOW.endswith("_handler_after"):
+        signal.signal(SIGNAL, mine)
+    kill_by(SIGNAL)
 
 
 def by_thread() -> None:
@@ -240,10 +250,12 @@ WAYS = {
     "sys_exit_3": lambda: (three(), sys.exit(3)),
     "exception": fail,
     "keyboard_interrupt": interrupt,
-    "sigint": lambda: kill_by(signal.SIGINT),
-    "sigterm": by_sigterm,
-    "sigterm_handler_before": by_sigterm,
-    "sigterm_handler_after": by_sigterm,
+    "sigint": by_signal,
+    "sigint_handler_before": by_signal,
+    "sigint_handler_after": by_signal,
+    "sigterm": by_signal,
+    "sigterm_handler_before": by_signal,
+    "sigterm_handler_after": by_signal,
     "sigterm_asyncio_handler": loop_handler,
     "sighup": lambda: kill_by(signal.SIGHUP),
     "sigkill": lambda: kill_by(signal.SIGKILL),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import json
 import sys
@@ -24,7 +25,7 @@ Work = Callable[[], Coroutine[Any, Any, Any]]
 RUNS: Final = 200
 FEW: Final = 20
 #: What must be installed for a sort → how it is run, with what names a function.
-SORTS: Final[dict[str, Callable[[Any], None]]] = {}
+SORTS: Final[dict[str, Callable[[Named], None]]] = {}
 
 
 def sort(name: str) -> Callable[[Any], Any]:
@@ -42,14 +43,59 @@ async def nothing() -> None:
 
 
 @sort("asyncio")
-def _plain(named: Any) -> None:
+def _plain(named: Named) -> None:
     for _ in range(RUNS):
         asyncio.run(named("asyncio")(nothing)())
     _cut(asyncio.run, named)
+    _lose_loops(named)
+
+
+def _lose_loops(named: Named) -> None:
+    """Close loops in which a run is still open: nobody cancels it, and nobody goes on with it."""
+
+    async def forever() -> None:
+        await asyncio.sleep(3600)
+
+    async def begin() -> None:
+        left.append(asyncio.ensure_future(named("lost", "abandoned")(forever)()))
+        await asyncio.sleep(0)
+
+    for _ in range(FEW):
+        left: list[Any] = []
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)  # that a task is pending is what we do here
+        loop.run_until_complete(begin())
+        loop.close()
+        left.clear()
+    gc.collect()  # a task and its coroutine hold each other
+
+
+@sort("langgraph")
+def _langgraph(named: Named) -> None:
+    """A graph of LangGraph with our handler, in loops that come and go, beside decorated functions."""
+    from langgraph.graph import END, START, StateGraph
+
+    from llmops_integrations.langgraph import monitor_graph
+
+    async def node(state: dict[str, int]) -> dict[str, int]:
+        return {"number": await named("inner of node")(double)(state["number"])}
+
+    async def double(number: int) -> int:
+        return 2 * number
+
+    builder = StateGraph(dict)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    builder.add_edge("node", END)
+    graph = monitor_graph(builder.compile(name="graph"), monitor=named.monitor)
+    for _ in range(FEW):
+        assert asyncio.run(graph.ainvoke({"number": 1})) == {"number": 2}
+        named.expect("graph", "ok")
+        named.expect("node of graph", "ok")
 
 
 @sort("uvloop")
-def _uvloop(named: Any) -> None:
+def _uvloop(named: Named) -> None:
     import uvloop
 
     def run(work: Coroutine[Any, Any, Any]) -> None:
@@ -61,7 +107,7 @@ def _uvloop(named: Any) -> None:
     _cut(run, named)
 
 
-def _cut(run: Callable[[Coroutine[Any, Any, Any]], Any], named: Any) -> None:
+def _cut(run: Callable[[Coroutine[Any, Any, Any]], Any], named: Named) -> None:
     """Cancel runs, and leave some open when their loop ends."""
 
     async def forever() -> None:
@@ -85,7 +131,7 @@ def _cut(run: Callable[[Coroutine[Any, Any, Any]], Any], named: Any) -> None:
 
 
 @sort("nest_asyncio")
-def _nested(named: Any) -> None:
+def _nested(named: Named) -> None:
     import nest_asyncio
 
     nest_asyncio.apply()
@@ -100,16 +146,16 @@ def _nested(named: Any) -> None:
 
 
 @sort("trio")
-def _trio(named: Any) -> None:
+def _trio(named: Named) -> None:
     _anyio("trio", named)
 
 
 @sort("anyio")
-def _anyio_over_asyncio(named: Any) -> None:
+def _anyio_over_asyncio(named: Named) -> None:
     _anyio("asyncio", named)
 
 
-def _anyio(backend: str, named: Any) -> None:
+def _anyio(backend: str, named: Named) -> None:
     import anyio
 
     async def outer() -> None:
@@ -130,7 +176,7 @@ def _anyio(backend: str, named: Any) -> None:
 
 
 @sort("gevent")
-def _gevent(named: Any) -> None:
+def _gevent(named: Named) -> None:
     import gevent
 
     def outer() -> None:
@@ -146,20 +192,30 @@ def _gevent(named: Any) -> None:
     gevent.joinall([gevent.spawn(kill_one) for _ in range(FEW)], raise_error=True)
 
 
+class Named:
+    """Gives a function a name and a monitor, and counts what must be found."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self.expected: dict[str, int] = {}
+
+    def __call__(self, what: str, outcome: str = "ok") -> Callable[[Any], Any]:
+        """Return the decorator for one run of *what*: a name, or ``NAME of PARENT``."""
+        self.expect(what, outcome)
+        return monitor_llm(what.partition(" of ")[0], monitor=self.monitor)
+
+    def expect(self, what: str, outcome: str) -> None:
+        """Count a run that something else records."""
+        self.expected[f"{what} {outcome}"] = self.expected.get(f"{what} {outcome}", 0) + 1
+
+
 def main(url: str, name: str) -> None:
     """Run the loops of one sort; print what must be found."""
-    monitor = Monitor(url)
-    expected: dict[str, int] = {}
-
-    def named(what: str, outcome: str = "ok") -> Callable[[Any], Any]:
-        expected[f"{what} {outcome}"] = expected.get(f"{what} {outcome}", 0) + 1
-        return monitor_llm(what.partition(" of ")[0], monitor=monitor)
-
+    named = Named(Monitor(url))
     SORTS[name](named)
-    complete = monitor.flush(60).complete
-    print(
-        json.dumps({"expected": expected, "complete": complete, "stats": monitor.stats()["events"]})
-    )
+    complete = named.monitor.flush(60).complete
+    stats = named.monitor.stats()["events"]
+    print(json.dumps({"expected": named.expected, "complete": complete, "stats": stats}))
 
 
 if __name__ == "__main__":
