@@ -60,7 +60,6 @@ class Side:
             exporters=[*given.get("exporters", []), self.witness],
             collectors=["capacity", *given.get("collectors", [])],
         )
-        self.before = before
         self.threads = threading.active_count() - before
         self.program, self.config = FRAMEWORKS["langgraph"](self.monitor)
         self.ms: list[float] = []
@@ -75,19 +74,20 @@ class Side:
 def child(cell: dict[str, Any], side: Path) -> None:
     """Call both in turn, then write what came of it."""
     part = cell["part"]
+    before = threading.active_count()
     healthy = Side(part, side.parent / "healthy", hangs=False)
     hung = Side(part, side.parent / "hung", hangs=True)
     if part == "storage query":
         threading.Thread(target=_ask, args=(hung.monitor,), daemon=True).start()
-    rounds = []
+    rounds, most_threads = [], 0
     for _ in range(cell["rounds"]):
         for one in (healthy, hung):
             one.ms.clear()
         for turn in range(cell["calls"]):
+            most_threads = max(most_threads, threading.active_count())
             for one in (healthy, hung) if turn % 2 else (hung, healthy):
                 one.call()
         rounds.append([_p99(hung.ms) - _p99(healthy.ms), _p99(healthy.ms)])
-    peak = threading.active_count() - healthy.before - 2 * healthy.threads
     time.sleep(2)
     came = {
         "hits": hung.hits.count,
@@ -95,7 +95,8 @@ def child(cell: dict[str, Any], side: Path) -> None:
         "median": statistics.median(hung.ms) - statistics.median(healthy.ms),
         "spans": [len(healthy.witness.delays), len(hung.witness.delays)],
         "delays": [max(healthy.witness.delays), max(hung.witness.delays)],
-        "threads": peak,
+        # Beyond those of two healthy monitors, at any time.
+        "threads": most_threads - before - 2 * healthy.threads,
         "journaled": hung.monitor.stats()["spans"]["journaled"],
         "told": _told(hung.monitor, cell["wait"]),
     }

@@ -91,7 +91,7 @@ class _Caller:
 
     def __init__(self, monitor: Any, number: int) -> None:
         self.recorder, self.rng = monitor.recorder, random.Random(number)
-        self.next = (number + 1) << 96
+        self.first = self.next = (number + 1) << 96
         self.roots: list[int] = []
         self.errors: list[int] = []
         self.issued = 0
@@ -112,6 +112,10 @@ class _Caller:
                 self.errors.append(run)
         self._call(self.recorder.end, root, None, {"outcome": "ok"})
         self.roots.append(root)
+
+    def runs(self) -> range:
+        """Return all runs that were issued."""
+        return range(self.first + 1, self.next + 1)
 
     def _run(self) -> int:
         self.next += 1
@@ -172,13 +176,15 @@ def load_child(cell: dict[str, Any], side: Path) -> None:
     stored = set(ids)
     roots = {span_id_of(run) for c in callers for run in c.roots}
     errors = {span_id_of(run) for c in callers for run in c.errors}
+    issued = {span_id_of(run) for c in callers for run in c.runs()}
     cpu, wall = [t for c in callers for t in c.cpu], [t for c in callers for t in c.wall]
     came = {
         "times": len(cpu) / seconds / CAPACITY, "flushed": flushed,
         "roots": [len(roots & stored), len(roots)], "errors": [len(errors & stored), len(errors)],
-        "doubled": len(ids) - len(stored), "stored": len(ids), "events": stats["events"],
+        "doubled": len(ids) - len(stored), "foreign": len(stored - issued),
+        "stored": len(ids), "events": stats["events"],
         "refused": refused.refused, "wrongly": refused.wrongly,
-        "issued": sum(c.issued for c in callers), "problems": _ledger_problems(stats),
+        "issued": len(issued), "calls": len(cpu), "problems": _ledger_problems(stats),
         "cpu_p99": statistics.quantiles(cpu, n=100)[98],
         "wall_p99": statistics.quantiles(wall, n=100)[98] * 1e6, "wall_max": max(wall),
     }  # fmt: skip
@@ -190,6 +196,11 @@ def _loss_problems(came: dict[str, Any]) -> Iterator[str]:
     roots, errors = came["roots"], came["errors"]
     if came["doubled"] or not came["flushed"]:
         yield f"{came['doubled']} doubled, flushed {came['flushed']}"
+    # An event that is lost before it is counted would leave both ledgers balanced.
+    if not came["events"]["received"] == came["calls"] == 2 * came["issued"]:
+        yield f"{came['events']['received']:,} events received of {2 * came['issued']:,}"
+    if came["foreign"]:
+        yield f"{came['foreign']} spans are stored that nobody issued"
     if came["wrongly"]:
         yield f"{came['wrongly']} roots were refused while ordinary runs waited"
     # An intake that the machine starves may meet a queue of nothing but roots.
