@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["FAULTS", "Fault", "Hits"]
+__all__ = ["CHANGES", "FAULTS", "NO_FAULT", "Fault", "Hits"]
 
 #: How long a plugin hangs if nobody lets it go.
 HANG_SECONDS: Final = 60.0
@@ -49,16 +49,24 @@ class Fault:
     sort: str
     #: Why the host cannot be shielded from it, where it hits the whole process.
     limit: str = ""
+    #: It takes much of the interpreter from the healthy parts.
+    starves: bool = False
+    #: The type of the failure that is counted, where it is one.
+    error: str = ""
 
 
 FAULTS: Final[dict[str, Fault]] = {}
+#: What a part does that works: the healthy cell, which the others are compared with.
+NO_FAULT: Final = Fault("nothing", lambda hits, given: None, "works")
+#: The fault of those alone that are given spans.
+CHANGES: Final = "changes its spans"
 
 
-def fault(name: str, sort: str, *, limit: str = "") -> Callable[[Any], Any]:
+def fault(name: str, sort: str, **about: Any) -> Callable[[Any], Any]:
     """Register a function as a fault."""
 
     def register(act: Callable[[Hits, Any], Any]) -> Callable[[Hits, Any], Any]:
-        FAULTS[name] = Fault(name, act, sort, limit)
+        FAULTS[name] = Fault(name, act, sort, **about)
         return act
 
     return register
@@ -83,25 +91,25 @@ for _error in (
     asyncio.CancelledError,
     MemoryError,
 ):
-    fault(f"raises {_error.__name__}", "raises")(_raises(_error))
+    fault(f"raises {_error.__name__}", "raises", error=_error.__name__)(_raises(_error))
 
 
-@fault("calls sys.exit", "raises")
+@fault("calls sys.exit", "raises", error="SystemExit")
 def _exits(hits: Hits, given: Any) -> Any:
     sys.exit(3)
 
 
-@fault("recurses without end", "raises")
+@fault("recurses without end", "raises", error="RecursionError")
 def _recurses(hits: Hits, given: Any) -> Any:
     return _recurses(hits, given)
 
 
-@fault("hangs", "hangs")
+@fault("hangs", "hangs", error="TimeoutError")
 def _hangs(hits: Hits, given: Any) -> Any:
     hits.released.wait(HANG_SECONDS)
 
 
-@fault("loops without end", "hangs")
+@fault("loops without end", "hangs", error="TimeoutError", starves=True)
 def _loops(hits: Hits, given: Any) -> Any:
     end = time.monotonic() + HANG_SECONDS
     while not hits.released.is_set() and time.monotonic() < end:
@@ -113,14 +121,15 @@ def _slow(hits: Hits, given: Any) -> Any:
     time.sleep(0.03)
 
 
-@fault("returns a wrong type", "lies")
+@fault("returns a wrong type", "lies", error="TypeError")
 def _lies(hits: Hits, given: Any) -> Any:
     return 5
 
 
-@fault("changes its spans", "works")
+@fault(CHANGES, "works")
 def _vandalises(hits: Hits, given: Any) -> Any:
-    for span in getattr(given, "rows", ()):
+    rows = getattr(given, "rows", (given,))  # a batch, or the span of a handoff
+    for span in rows:
         msgspec.structs.force_setattr(span, "name", "spoilt")
         msgspec.structs.force_setattr(span, "span_id", "0" * 16)
         if span.attributes is not None:

@@ -14,39 +14,55 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from faults_acts import FAULTS, Hits
-from faults_hosts import ENDS, FRAMEWORKS, WAYS
-from faults_parts import PARTS, Bad, LabStorage, Witness, is_seen
+from faults_acts import FAULTS, NO_FAULT, Hits
+from faults_hosts import ENDS, FRAMEWORKS, LEFT_OPEN, WAYS
+from faults_last import LAST
+from faults_parts import NO_PART, PARTS, Bad, LabStorage, Witness, is_seen
 
-__all__ = ["TURNS", "run_cell"]
+__all__ = ["ACTS", "TURNS", "run_cell"]
 
 #: Calls of the program: more than the failures after which a plugin is cut off.
 TURNS: Final = 7
-#: Deadlines are shortened, so that a thousand cells can hang.
-_DEADLINES: Final = {
-    "delivery.collecting.LATE_SECONDS": 0.25,
-    "delivery.notifying.LATE_SECONDS": 0.25,
-    "delivery.isolation.LATE_SECONDS": 0.25,
-    "delivery.isolation.DEADLINE_SECONDS": 0.6,
-    "delivery.exporting.DEADLINE_SECONDS": 0.4,
-    "delivery.storing.SLOW_SECONDS": 0.4,
+#: How often is looked after what waits: a cell does not wait for it.
+_PACES: Final = {
     "delivery.storing.FIRST_RETRY_SECONDS": 0.002,
     "delivery.storing.LAST_RETRY_SECONDS": 0.02,
     "delivery.thread.WATCH_SECONDS": 0.05,
     "intake.thread.HOUSEKEEPING_SECONDS": 0.05,
     "intake.thread.OPEN_FILE_SECONDS": 0.05,
-    "monitor.HOOK_SECONDS": 0.3,
+}
+#: Deadlines are shortened where something hangs, so that hundreds of cells can. Elsewhere they are the
+#: real ones: on a busy machine healthy parts would be late.
+_DEADLINES: Final = {
+    "delivery.collecting.LATE_SECONDS": 0.4,
+    "delivery.notifying.LATE_SECONDS": 0.4,
+    "delivery.isolation.LATE_SECONDS": 0.4,
+    "delivery.isolation.DEADLINE_SECONDS": 0.8,
+    "delivery.exporting.DEADLINE_SECONDS": 0.6,
+    "monitor.HOOK_SECONDS": 0.4,
+}
+#: Those of the storage, where it is what hangs.
+_OF_THE_STORAGE: Final = {
+    "delivery.storing.SLOW_SECONDS": 0.4,
     "pipeline.OPEN_SECONDS": 0.5,
+    "monitor.QUERY_SECONDS": 0.5,
+}
+#: What the cell does beside the program: the spans of one time, by name and kind.
+ACTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "": (),
+    "handoff": (("lab", "workflow"), ("a", "agent"), ("a → b", "handoff"), ("b", "agent")),
+    "model": (("lab", "workflow"), ("m", "llm")),
 }
 
 
 def run_cell(cell: dict[str, Any], side: Path) -> None:
     """Run the program of a cell to its end, and leave the way it leaves."""
     record: dict[str, Any] = {"values": []}
-    monitored = _Monitored(cell, side.parent, record) if cell.get("part") else None
+    monitored = _Monitored(cell, side, record) if "part" in cell else None
     try:
         monitor = monitored.open() if monitored else None
         _program(cell, monitor, record, monitored.tick if monitored else lambda: None)
@@ -81,22 +97,28 @@ def _program(
 class _Monitored:
     """The monitor of a cell, with the part that has the fault and the witnesses beside it."""
 
-    def __init__(self, cell: dict[str, Any], folder: Path, record: dict[str, Any]) -> None:
-        self.part, self.fault = PARTS[cell["part"]], FAULTS[cell["fault"]]
-        self.record, self.root = record, folder / "journal"
-        self.hits = Hits(most=8 if cell["part"].startswith("storage") else None)
+    def __init__(self, cell: dict[str, Any], side: Path, record: dict[str, Any]) -> None:
+        self.part = PARTS.get(cell["part"], NO_PART)
+        self.fault = FAULTS.get(cell["fault"], NO_FAULT)
+        self.record, self.side, self.root = record, side, side.parent / "journal"
+        self.left_open = cell["way"] == LEFT_OPEN
+        self.hits = Hits(most=8 if self.part.name.startswith("storage") else None)
         self.witness = Witness()
         self.storage = LabStorage(self.root)
         self.monitor: Any = None
-        for name, seconds in _DEADLINES.items():
+        for name, seconds in self._shortened().items():
             _set(name, seconds)
-        if self.fault.sort == "works":  # it opens in the end, however loaded the machine is
-            _set("pipeline.OPEN_SECONDS", 10.0)
-        if self.part.name == "storage query":  # elsewhere a loaded machine may take its time
-            _set("monitor.QUERY_SECONDS", 0.5)
         log = logging.getLogger("llmops")
         log.addHandler(logging.NullHandler())
         log.propagate = False
+
+    def _shortened(self) -> dict[str, float]:
+        if self.fault.sort != "hangs":
+            return _PACES
+        # A loop takes half of the interpreter from those that are healthy.
+        times = 2 if self.fault.starves else 1
+        short = {**_PACES, **{name: times * seconds for name, seconds in _DEADLINES.items()}}
+        return short | (_OF_THE_STORAGE if self.part.name.startswith("storage") else {})
 
     def open(self) -> Any:
         from llmops_core import Monitor
@@ -108,7 +130,10 @@ class _Monitored:
             "collectors": ["capacity", self.witness],
         }
         for name, more in given.items():
-            arguments[name] = [*more, *arguments[name]]
+            # First it is the other's turn, so that harm would reach the witness. Hooks are called
+            # last one first.
+            others = arguments[name]
+            arguments[name] = [*others, *more] if name == "plugins" else [*more, *others]
         if self.part.on_user_thread and self.fault.sort == "hangs":
             threading.Timer(0.3, self.hits.released.set).start()
         try:
@@ -138,7 +163,7 @@ class _Monitored:
         self.record.setdefault("asked", []).append(asked)
 
     def finish(self) -> None:
-        """See what is told of the fault, let go what hangs, close, and note what everybody got."""
+        """See what is told of the fault; close, and note what everybody got, or leave that to the exit."""
         if self.monitor is None:
             self.record["hits"] = self.hits.count
             return
@@ -146,7 +171,15 @@ class _Monitored:
         if is_seen(self.part, self.fault):
             record["seen"] = _wait(lambda: self._told(monitor.stats()))
             record["doctor"] = _wait(lambda: self._told_by_doctor(monitor))
-        record["hits_before_release"] = self.hits.count
+        if self.left_open:
+            if self.fault.sort != "hangs":
+                record["flushed"] = monitor.flush(20).complete
+            LAST.append(partial(self._note_at_exit, time.monotonic()))
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        monitor, record = self.monitor, self.record
         if not self.part.name.endswith(("close", "stopping")):
             self.hits.released.set()
         record["flushed"] = monitor.flush(20).complete
@@ -161,18 +194,29 @@ class _Monitored:
         report = monitor.close(1 if self.fault.sort == "hangs" else 3)
         record["close_seconds"] = time.monotonic() - began
         record["close_waiting"] = list(report.waiting)  # what hangs in a close hangs to the end
+        self._note()
+
+    def _note_at_exit(self, began: float) -> None:
+        self.record["close_seconds"] = time.monotonic() - began
+        self.record["closed_at_exit"] = self.monitor.closed
+        self._note()
+        self.side.write_text(json.dumps(self.record))
+
+    def _note(self) -> None:
+        record, witness = self.record, self.witness
         record["hits"] = self.hits.count
-        record["stats"] = monitor.stats()
-        record["exported"], record["told"] = self.witness.exported, self.witness.told
+        record["stats"] = self.monitor.stats()
+        record["exported"], record["told"] = witness.exported, witness.told
+        record["handed"] = witness.handed
         record["stored"] = [
-            [s.span_id, s.name, dict(s.attributes or {})] for s in self.storage.spans
+            [s.span_id, s.name, dict(s.attributes or {}), s.kind] for s in self.storage.spans
         ]
-        record["names"] = sorted(self.witness.names)
+        record["names"] = sorted(witness.names)
 
     def _asked_for_rows(self) -> bool:
         """Note what a query gives. One that comes too soon is refused.
 
-        A storage is taken for hung after half a second here, which a busy machine takes too.
+        Where it hangs, a storage is told as hung after half a second, which a busy machine takes too.
         """
         from llmops_core import StorageError
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import faults_crewai
 
-__all__ = ["FRAMEWORKS", "NEEDS", "WAYS", "Call", "installed"]
+__all__ = ["ENDS", "FRAMEWORKS", "LEFT_OPEN", "NEEDS", "WAYS", "Call", "installed"]
 
 #: Called with a turn, which may be the failing one; the monitor is None in the twin.
 Call = Callable[[int], Any]
@@ -21,6 +21,8 @@ NEEDS: Final[dict[str, str]] = {}
 WAYS: Final[dict[str, Callable[[Any, Any, dict[str, Any]], Any]]] = {}
 #: How a program ends, by the way that it was called: each is another exit code.
 ENDS: Final[dict[str, Callable[[], None]]] = {}
+#: The way after which the monitor is left to our exit handler; after the others the program closes it.
+LEFT_OPEN: Final = "thread"
 
 
 def framework(name: str, needs: str) -> Callable[[Any], Any]:

@@ -6,17 +6,19 @@ it stand witnesses, which must get everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from faults_acts import Fault, Hits
+from faults_acts import CHANGES, FAULTS, Fault, Hits
 
 from llmops_core import SpanBatch, hookimpl
 from llmops_core.storage.memory import MemoryStorage
 
-__all__ = ["PARTS", "Bad", "LabStorage", "Part", "Witness", "is_seen"]
+__all__ = [
+    "NO_PART", "PARTS", "Bad", "LabStorage", "Part", "Witness", "is_seen", "must_count", "pairs",
+]  # fmt: skip
 
 
 class Bad:
@@ -42,6 +44,7 @@ class Witness:
     def __init__(self) -> None:
         self.exported: list[str] = []
         self.told: list[str] = []
+        self.handed: list[str] = []
         self.names: set[str] = set()
 
     def collect(self, batch: SpanBatch) -> dict[str, list[str]]:
@@ -57,6 +60,12 @@ class Witness:
     @hookimpl
     def llmops_spans_stored(self, batch: SpanBatch) -> None:
         self.told += [span.span_id for span in batch.rows]
+        self.names.update(span.name for span in batch.rows)
+
+    @hookimpl
+    def llmops_handoff(self, handoff: Any) -> None:
+        self.handed.append(handoff.span_id)
+        self.names.add(handoff.name)
 
 
 class LabStorage(MemoryStorage):
@@ -101,8 +110,14 @@ class Part:
     name: str
     #: Return arguments of the monitor, to be added to those with the witnesses.
     build: Callable[[Bad, LabStorage], dict[str, list[Any]]]
+    #: What its failures are counted as: its name and the call. A query's go to whoever asks.
+    counted: str = ""
+    #: The same where it hangs, if that is another.
+    counted_hung: str = ""
     #: Its name in ``stats()["cut_off"]``; empty where there is nothing to cut off.
     label: str = ""
+    #: It is given spans, which it may change by force.
+    has_spans: bool = False
     #: Called once, at set-up: it may fail the set-up, and then the program runs unmonitored.
     at_set_up: bool = False
     #: Called on the user's thread: there an interrupt or a hang is the user's to see.
@@ -116,6 +131,8 @@ class Part:
 
 
 PARTS: Final[dict[str, Part]] = {}
+#: The healthy cell has nothing but the witnesses.
+NO_PART: Final = Part("nobody", lambda bad, storage: {})
 
 
 def part(name: str, **about: Any) -> Callable[[Any], Any]:
@@ -140,13 +157,14 @@ def _hook(name: str, argument: str) -> Callable[[Bad, LabStorage], dict[str, lis
 
 _LIES = ("lies",)
 for _name, _argument, _about in (
-    ("llmops_spans_stored", "batch", {}),
-    ("llmops_handoff", "handoff", {"needs": "handoff"}),
+    ("llmops_spans_stored", "batch", {"has_spans": True}),
+    ("llmops_handoff", "handoff", {"has_spans": True, "needs": "handoff"}),
     ("llmops_plugin_failed", "error", {}),
     ("llmops_monitor_started", "monitor", {"repeats": False}),
     ("llmops_monitor_stopping", "monitor", {"repeats": False}),
 ):
-    part(f"hook {_name[7:]}", label="bad", ignores=_LIES, **_about)(_hook(_name, _argument))
+    _about |= {"label": "bad", "counted": f"bad.{_name}", "ignores": _LIES}
+    part(f"hook {_name[7:]}", **_about)(_hook(_name, _argument))
 
 
 @part("hook register", at_set_up=True, on_user_thread=True, ignores=_LIES, repeats=False)
@@ -173,7 +191,7 @@ def _factory(bad: Bad, storage: LabStorage) -> dict[str, list[Any]]:
     return {"plugins": [Makes()], "collectors": ["bad"]}
 
 
-@part("collector", label="bad")
+@part("collector", label="bad", counted="bad.collect", has_spans=True)
 def _collector(bad: Bad, storage: LabStorage) -> dict[str, list[Any]]:
     class Collects:
         name = "bad"
@@ -185,7 +203,7 @@ def _collector(bad: Bad, storage: LabStorage) -> dict[str, list[Any]]:
     return {"collectors": [Collects()]}
 
 
-@part("tokenizer", repeats=False, ignores=_LIES, needs="model")
+@part("tokenizer", counted="tokenizer.collect", repeats=False, needs="model")
 def _tokenizer(bad: Bad, storage: LabStorage) -> dict[str, list[Any]]:
     class Counts:
         def knows(self, model: str) -> bool:
@@ -228,12 +246,12 @@ class _Exporter:
         return work()
 
 
-@part("exporter", label="bad")
+@part("exporter", label="bad", counted="bad.export", has_spans=True)
 def _exporter(bad: Bad, storage: LabStorage) -> dict[str, list[Any]]:
     return {"exporters": [_Exporter(export=bad)]}
 
 
-@part("exporter close", repeats=False)
+@part("exporter close", counted="bad.close", repeats=False)
 def _exporter_close(bad: Bad, storage: LabStorage) -> dict[str, list[Any]]:
     return {"exporters": [_Exporter(close=bad)]}
 
@@ -247,9 +265,28 @@ def _storage(method: str) -> Callable[[Bad, LabStorage], dict[str, list[Any]]]:
 
 
 part("storage open", at_set_up=True, repeats=False)(_storage("open"))
-part("storage write", label="storage")(_storage("write"))
-part("storage query", repeats=False)(_storage("query"))
-part("storage close", repeats=False)(_storage("close"))
+part(
+    "storage write", label="storage", counted="storage.write", counted_hung="storage.slow",
+    has_spans=True,
+)(_storage("write"))  # fmt: skip
+part("storage query", counted_hung="storage.slow", repeats=False)(_storage("query"))
+part("storage close", counted="storage.close", repeats=False)(_storage("close"))
+
+
+def pairs() -> Iterator[tuple[Part, Fault]]:
+    """Yield each part with each fault that it can have: who is given no spans changes none."""
+    for part in PARTS.values():
+        for fault in FAULTS.values():
+            if part.has_spans or fault.name != CHANGES:
+                yield part, fault
+
+
+def must_count(part: Part, fault: Fault) -> str:
+    """Return the failure that must be counted; empty where the fault is none, or the caller's to see."""
+    if fault.sort == "works" or fault.sort in part.ignores:
+        return ""
+    where = (fault.sort == "hangs" and part.counted_hung) or part.counted
+    return f"{where}: {fault.error}" if where else ""
 
 
 def is_seen(part: Part, fault: Fault) -> bool:

@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+import faults_last  # noqa: F401 - its exit handler must be there before all others
+
 __all__ = ["Zygote"]
 
 CELL_SECONDS: Final = 60.0
