@@ -105,5 +105,5 @@ def lab(python: str, version: str, *, short: bool, whole: bool) -> Iterator[Row]
         # No limit of ours: more than half of it is pandas, which the twin does not import.
         yield exit_times(python, version, "MONITORED", repeats // 2, math.inf, INSTALLED)
     for mode in DEAD[1:2] if short else DEAD:
-        many = 40 if whole and mode == "blocks" else 10
+        many = (40 if mode == "blocks" else 10) if whole else 5  # each takes two seconds
         yield exit_times(python, version, mode, 2 if short else many, DEAD_MS)
