@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -137,6 +139,37 @@ def test_a_cancelled_query_is_stopped(engine: DuckEngine) -> None:
     with pytest.raises(EngineError, match=r"stopped|cancelled"):
         engine.execute(statement, TAIL, cancellation)
     timer.join()
+
+
+def test_an_engine_that_is_closed_while_queries_run_closes_its_connection_with_the_last(
+    engine: DuckEngine,
+) -> None:
+    """DuckDB 2.0 refuses to close a connection while a cursor of it is at work."""
+    statement = Statement()
+    statement.sql = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        with pytest.raises(EngineError, match="stopped") as caught:
+            engine.execute(statement, TAIL, Cancellation())
+        failed.append(caught.value)
+
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    deadline = time.monotonic() + 30
+    while len(engine._running) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    connection = engine._connection
+    assert connection is not None
+    engine.close()
+    while any(asker.is_alive() for asker in askers) and time.monotonic() < deadline:
+        engine.interrupt()  # one that had not begun has not heard of the close
+        time.sleep(0.05)
+    assert len(failed) == 2
+    with pytest.raises(duckdb.ConnectionException, match="closed"):
+        connection.execute("SELECT 1")
+    assert run(engine, "SELECT 1 AS one").to_pylist() == [{"one": 1}]
 
 
 def test_a_query_beyond_its_memory_is_refused(

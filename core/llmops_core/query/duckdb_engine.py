@@ -100,16 +100,20 @@ class DuckEngine:
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._running: set[duckdb.DuckDBPyConnection] = set()
+        #: How many cursors are not closed yet: one more than run while one of them ends.
+        self._cursors = 0
+        #: To be closed with the last of them.
+        self._retired: list[duckdb.DuckDBPyConnection] = []
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """Forget what is the parent's. Called in a forked child."""
         self._lock = threading.Lock()  # another thread may have held it
-        if self._connection is not None:
-            # Its destructor would wait for threads that only the parent has, at exit at the latest.
-            for theirs in (self._connection, *self._running):
+        # A destructor would wait for threads that only the parent has, at exit at the latest.
+        for theirs in (self._connection, *self._retired, *self._running):
+            if theirs is not None:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(theirs))
-            self._connection, self._running = None, set()
+        self._connection, self._retired, self._running, self._cursors = None, [], set(), 0
 
     def run(
         self,
@@ -192,9 +196,7 @@ class DuckEngine:
         finally:
             timer.cancel()
             cancellation.watch(None)
-            with self._lock:
-                self._running.discard(cursor)
-            cursor.close()
+            self._end(cursor)
 
     def interrupt(self) -> None:
         """Stop the queries that run now; they raise ``EngineError``. Any thread; does not wait."""
@@ -203,11 +205,34 @@ class DuckEngine:
                 cursor.interrupt()
 
     def close(self) -> None:
-        """Stop what runs and drop the connection."""
+        """Stop what runs and drop the connection. Does not wait for what runs.
+
+        A connection refuses to be closed while a cursor of it is at work, and a query that is
+        interrupted goes on for a moment: then that query closes it.
+        """
         self.interrupt()
         with self._lock:
-            connection, self._connection = self._connection, None
-        if connection is not None:
+            if self._connection is not None:
+                self._retired.append(self._connection)
+                self._connection = None
+        self._close_retired()
+
+    def _end(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        with self._lock:
+            self._running.discard(cursor)
+        try:
+            cursor.close()
+        finally:
+            with self._lock:
+                self._cursors -= 1
+            self._close_retired()
+
+    def _close_retired(self) -> None:
+        with self._lock:
+            if self._cursors:
+                return
+            retired, self._retired = self._retired, []
+        for connection in retired:
             connection.close()
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
@@ -215,6 +240,7 @@ class DuckEngine:
             if self._connection is None:
                 self._connection = _locked_connection(self._folder)
             cursor = self._connection.cursor()
+            self._cursors += 1
             self._running.add(cursor)
             return cursor
 
