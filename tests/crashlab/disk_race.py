@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -23,12 +24,23 @@ from llmops_core.intake.tracer import span_id_of
 from llmops_core.storage.parquet.compaction import Compactor
 
 HERE = Path(__file__).parent
-SPANS_PER_SECOND = 100  # of each writer
-SPANS_PER_FILE = 100
 #: A shared machine may need so much longer, or twice as long, until each has done enough.
 PATIENCE_SECONDS = 90.0
-#: Writers, seconds, and how often the readers must have read all that there is in that time.
-LONG, SHORT = ((2, 120, 200), (8, 600, 1_000)), ((4, 10, 10),)
+
+
+class Size(NamedTuple):
+    """How many writers for how long, and how often the readers must have read all that there is."""
+
+    writers: int
+    seconds: int
+    least_reads: int
+    spans_per_second: int  # of each writer, which is a file a second
+    spans_per_file: int
+
+
+#: Eight write less each: what there is grows with them, and so does the time of a read.
+LONG = (Size(2, 120, 200, 100, 100), Size(8, 600, 1_000, 10, 10))
+SHORT = (Size(4, 10, 10, 100, 100),)
 
 
 class Process:
@@ -65,16 +77,16 @@ class Process:
 class Race:
     """One run: starts everything, kills now and then, and compares in the end."""
 
-    def __init__(self, folder: Path, writers: int, seed: int, least_reads: int) -> None:
+    def __init__(self, folder: Path, size: Size, seed: int) -> None:
         self.folder = folder
+        self.size = size
         self.url = f"parquet:{folder}"
         self.rng = random.Random(seed)
         self.round = 0
-        self.least_reads = least_reads
         self.problems: list[str] = []
         self.ended: list[Process] = []
         self.kills = {"writer": 0, "compactor": 0}
-        self.writers = [self._writer() for _ in range(writers)]
+        self.writers = [self._writer() for _ in range(size.writers)]
         while not list(folder.glob("*/*.parquet")):
             time.sleep(0.05)
         self.readers = [self._worker("read") for _ in range(3)]
@@ -84,15 +96,16 @@ class Race:
         self.round += 1
         first = str(self.round * RUNS_PER_ROUND)
         script = str(HERE / "writer.py")
-        return Process(script, self.url, first, str(SPANS_PER_SECOND), str(SPANS_PER_FILE))
+        pace = str(self.size.spans_per_second), str(self.size.spans_per_file)
+        return Process(script, self.url, first, *pace)
 
     def _worker(self, what: str) -> Process:
         return Process(str(HERE / "disk_worker.py"), what, str(self.folder))
 
-    def run(self, seconds: float) -> None:
+    def run(self) -> None:
         """Let them work; kill a writer or the compactor every few seconds."""
         self._wait_until_all_work()
-        began = time.monotonic()
+        began, seconds = time.monotonic(), self.size.seconds
         deadline, latest = began + seconds, began + seconds + max(seconds, PATIENCE_SECONDS)
         # A busy machine may need longer until there was a race at all.
         while (now := time.monotonic()) < deadline or (not self._has_raced() and now < latest):
@@ -112,7 +125,7 @@ class Race:
         processes = [*self.ended, *self.readers, self.compactor]
         done = {line for process in processes for line in tuple(process.lines)} - {b"c 0\n"}
         merged = any(line[:2] == b"c " for line in done)
-        return merged and self._reads() >= self.least_reads and min(self.kills.values()) > 0
+        return merged and self._reads() >= self.size.least_reads and min(self.kills.values()) > 0
 
     def _reads(self) -> int:
         """Return how often all was read; a reader that is killed in between has not read."""
@@ -147,10 +160,10 @@ class Race:
             self.problems.append("nothing was written")
         lost, doubled, wrong = self._compare(journaled, lines)
         fine = not (self.problems or lost or doubled or wrong) and merged > 0
-        fine = fine and reads >= self.least_reads and min(self.kills.values()) > 0
+        fine = fine and reads >= self.size.least_reads and min(self.kills.values()) > 0
         detail = (
             f"{len(journaled)} spans seen journaled, {lost} lost, {doubled} doubled, {wrong} wrong; "
-            f"{merged} files merged, {reads} reads (at least {self.least_reads} are asked for), "
+            f"{merged} files merged, {reads} reads (at least {self.size.least_reads:,} are asked for), "
             f"{self.kills['writer']} writers and {self.kills['compactor']} compactors killed; "
             f"problems: {self.problems[:3] or 'none'}"
         )
@@ -175,9 +188,9 @@ class Race:
 
 def rows(quick: bool) -> Iterator[Row]:
     """Yield a row for two writers and one for eight; with the tests, one for four."""
-    for writers, seconds, least_reads in SHORT if quick else LONG:
+    for size in SHORT if quick else LONG:
         seed = int(time.time())
         with tempfile.TemporaryDirectory() as folder:
-            race = Race(Path(folder) / "data", writers, seed, least_reads)
-            race.run(seconds)
-            yield race.result(f"{writers} writers, {seconds} s, seed {seed}")
+            race = Race(Path(folder) / "data", size, seed)
+            race.run()
+            yield race.result(f"{size.writers} writers, {size.seconds} s, seed {seed}")

@@ -31,7 +31,8 @@ class Reader:
     def run(self) -> None:
         """Read with a reader that stays open, and now and then with a new one."""
         while True:
-            with open_storage(f"parquet:{self.folder}") as storage:
+            # On a machine with a dozen busy processes a read takes as long as it takes.
+            with open_storage(f"parquet:{self.folder}", timeout=600) as storage:
                 for _ in range(5):
                     self.read(storage)
                     self.check_files()
