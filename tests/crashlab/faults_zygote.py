@@ -6,6 +6,7 @@ child runs the cell as a program of its own, to the end of its interpreter.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -71,6 +72,10 @@ def _import_everything() -> None:
             importlib.import_module("crewai_kit")
         else:
             FRAMEWORKS[name](None)[0].invoke(1, {})
+    # Else a child's first full collection touches all that was imported, a copy of each page: half a
+    # second, within which a plugin's call would be late.
+    gc.collect()
+    gc.freeze()
 
 
 def _parent() -> tuple[dict[str, Any], Path] | None:
