@@ -21,7 +21,7 @@ from typing import Any, Final
 from faults_acts import FAULTS, NO_FAULT, Hits
 from faults_hosts import ENDS, FRAMEWORKS, LEFT_OPEN, WAYS
 from faults_last import LAST
-from faults_parts import NO_PART, PARTS, Bad, LabStorage, Witness, is_seen
+from faults_parts import NO_PART, PARTS, Bad, LabStorage, Witness, is_seen, must_count
 
 __all__ = ["ACTS", "TURNS", "run_cell"]
 
@@ -181,6 +181,9 @@ class _Monitored:
     def _close(self) -> None:
         monitor, record = self.monitor, self.record
         if not self.part.name.endswith(("close", "stopping")):
+            if self.fault.sort == "hangs":  # a program that is over soon would let it go in time
+                must = must_count(self.part, self.fault)
+                _wait(lambda: not must or must in monitor.stats()["failures"])
             self.hits.released.set()
         record["flushed"] = monitor.flush(20).complete
         # A call that is cancelled while LangGraph awaits its start is never told to end: it is open
