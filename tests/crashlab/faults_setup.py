@@ -240,30 +240,39 @@ def _logging_row(zygote: Zygote) -> Row:
 _IMPORT: Final = """
 import os, sys, threading, time
 before = len(os.listdir("/proc/self/fd"))
-began = time.process_time(); import llmops_core; ms = (time.process_time() - began) * 1000
+began = time.process_time(); import {modules}; ms = (time.process_time() - began) * 1000
 print(ms, threading.active_count() - 1, len(os.listdir("/proc/self/fd")) - before)
 """
+#: What we import of Python's own and of msgspec, which takes most of the time: how fast this machine is.
+_BELOW_US: Final = "asyncio, importlib.metadata, inspect, logging, msgspec, uuid"
 
 
 def _import_row(limit_ms: float) -> Row:
-    best = []
-    # With compiled files, as users have them: the first of the three may write them.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", _IMPORT],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment,
-        )
-        best.append([float(text) for text in done.stdout.split()])
-    ms, threads, files = min(best)
-    passed = ms <= limit_ms and threads == 0 and files <= 0
+    ms, threads, files = _imported("llmops_core")
+    below, _, _ = _imported(_BELOW_US)
+    # On a machine that is slow today milliseconds are no measure.
+    passed = ms <= max(limit_ms, 2 * below) and threads == 0 and files <= 0
     return Row(
         "faults", "import", "core", passed,
-        f"{ms:.0f} ms of CPU (least of 3), {threads:.0f} threads, {files:.0f} open files",
+        f"{ms:.0f} ms of CPU (least of 5), {below:.0f} of it for what it stands on, {threads:.0f} threads, "
+        f"{files:.0f} open files",
     )  # fmt: skip
+
+
+def _imported(modules: str) -> list[float]:
+    """Return the least of five: milliseconds of CPU, threads, and files that are open."""
+    # With compiled files, as users have them: the first one may write them.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    program = [sys.executable, "-c", _IMPORT.format(modules=modules)]
+    return min(
+        [
+            float(text)
+            for text in subprocess.run(
+                program, capture_output=True, text=True, check=True, env=environment
+            ).stdout.split()
+        ]
+        for _ in range(5)
+    )
 
 
 _NOWHERE: Final = """
