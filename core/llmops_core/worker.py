@@ -62,6 +62,11 @@ class Worker:
         """Whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
+    def moves(self) -> None:
+        """Say that a long piece of work goes on. Called on the worker's thread, in the middle of it."""
+        if self.beat is not None:
+            self.beat += 1
+
     def join(self, timeout: float) -> None:
         """Wait for the thread to end, at most *timeout* seconds."""
         if self._thread is not None:
@@ -93,8 +98,7 @@ class Worker:
         while not self.done and self._thread is me:
             try:
                 self.done = self._work()
-                if self.beat is not None:
-                    self.beat += 1
+                self.moves()
             except BaseException as error:  # SystemExit too: whoever sent it did not mean us
                 self.restarts += 1
                 self._failed(error)

@@ -274,6 +274,51 @@ def test_a_worker_that_stands_still_is_told_once_and_again_after_it_moved() -> N
     assert told == [("slow", "stuck")] * 2
 
 
+def test_a_delivery_whose_work_never_ends_looks_at_the_plugins_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A slow machine under load: what comes in is never worked off, for longer than a look may take.
+    monkeypatch.setattr("llmops_core.delivery.thread.WATCH_SECONDS", 0.05)
+    enough, looks = threading.Event(), []
+    with opened("memory:") as monitor:
+        delivery = pipeline_of(monitor).delivery
+        take = delivery._take
+
+        def take_and_get_more(batch: SpanBatch, size: int) -> None:
+            take(batch, size)
+            if not enough.is_set():
+                time.sleep(0.001)
+                delivery.hand_over(batch, size)  # what was taken before is not taken twice
+
+        monkeypatch.setattr(delivery, "_take", take_and_get_more)
+        delivery._watch = (*delivery._watch, lambda: looks.append(delivery.worker.beat))
+        record(monitor)
+        wait_for(lambda: len(set(looks[-5:])) == 5)
+        assert delivery._inbox
+        enough.set()
+        assert monitor.flush(30).complete
+        assert monitor.stats()["spans"]["stored"] == 1
+
+
+def test_the_end_of_many_open_runs_at_once_is_no_stand_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beats = []
+    monitor = opened("memory:")
+    intake = pipeline_of(monitor).intake
+    finish_all = intake.finisher.finish_all
+
+    def finish_and_note(*args: Any) -> Any:
+        beats.append(intake.worker.beat)
+        return finish_all(*args)
+
+    monkeypatch.setattr(intake.finisher, "finish_all", finish_and_note)
+    for number in range(1, 1001):
+        monitor.recorder.start(number, None, {"kind": "tool", "name": "t"})
+    monitor.close(30)
+    assert len(beats) == len(set(beats)) >= 8
+
+
 def test_flushes_in_a_row_take_nobody_for_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     # No look of its own meanwhile: what is counted here was counted by the flushes.
     monkeypatch.setattr("llmops_core.worker.WATCH_SECONDS", 3600)

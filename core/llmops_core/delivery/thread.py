@@ -83,7 +83,9 @@ class Delivery:
         self._wake.wait(self._next_due())
         self._wake.clear()
         closing = False
-        while self._inbox:
+        # Under a load that never pauses it stops all the same: to look whether a plugin hangs.
+        until = time.monotonic() + WATCH_SECONDS
+        while self._inbox and time.monotonic() < until:
             # Taken out when it is dealt with: whatever happens meanwhile, it is not lost.
             item = self._inbox[0]
             if isinstance(item, FlushMark):
@@ -91,6 +93,8 @@ class Delivery:
             else:
                 self._take(*item)
             self._inbox.popleft()
+        if self._inbox:
+            self._wake.set()
         self._guard("age", self._cut_by_age)
         for watch in self._watch:
             self._guard("watch", watch)

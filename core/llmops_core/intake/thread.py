@@ -235,6 +235,7 @@ class Intake:
                 self._journal_and_hand_over(batch)
             self._batch = None
             if self._drafts:
+                self.worker.moves()
                 time.sleep(0)
 
     def _failed_to_finish(self, error: Exception) -> None:
