@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
-#: The promise of the design, in milliseconds of CPU time. The one timing gate of the suite.
+#: The promise of the design, in milliseconds of CPU time. The one timing gate of the suite. On a machine
+#: on which milliseconds are no measure: twice what these of Python's own and msgspec, which it stands on,
+#: take in the same minute.
 BUDGET_MS = 150
+STANDS_ON = "asyncio, importlib.metadata, inspect, logging, msgspec, uuid"
 BYTECODE = tempfile.mkdtemp(prefix="llmops-bytecode-")
 atexit.register(shutil.rmtree, BYTECODE, ignore_errors=True)
 HEAVY = ("pyarrow", "duckdb", "pydantic_settings", "rich", "typer")
@@ -36,7 +39,8 @@ if watched:  # the hook itself costs time
     sys.addaudithook(watch)
 before_threads, before = threading.active_count(), set(sys.modules)
 start = time.process_time()
-importlib.import_module(target)
+for name in target.split(", "):
+    importlib.import_module(name)
 cpu_ms = (time.process_time() - start) * 1000
 print(json.dumps({
     "cpu_ms": cpu_ms,
@@ -80,8 +84,11 @@ def imported(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 def test_importing_stays_within_its_budget(imported: tuple[str, str]) -> None:
     # Noise only adds: another process that shares a core makes CPU time longer, never shorter.
-    spent = min(probe(*imported)["cpu_ms"] for _ in range(7))
-    assert spent <= BUDGET_MS, f"{imported[1]} took {spent:.0f} ms of CPU"
+    probe("", STANDS_ON)
+    pairs = [(probe(*imported)["cpu_ms"], probe("", STANDS_ON)["cpu_ms"]) for _ in range(7)]
+    spent, below = (min(column) for column in zip(*pairs, strict=True))
+    told = f"{imported[1]} took {spent:.0f} ms of CPU, what it stands on {below:.0f}"
+    assert spent <= max(BUDGET_MS, 2 * below), told
 
 
 def test_importing_loads_nothing_heavy(imported: tuple[str, str]) -> None:

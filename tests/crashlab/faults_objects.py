@@ -21,6 +21,7 @@ from rows import Row
 __all__ = ["objects"]
 
 MAX_CAPTURE_MS: Final = 5.0
+P99_TURNS: Final = 100
 MAX_ROW_BYTES: Final = 1024 * 1024
 MAX_GROWTH_MB: Final = 5.0
 CHANGES: Final = 1000
@@ -217,8 +218,12 @@ def large_child(cell: dict[str, Any], side: Path) -> None:
         row = monitor.query(limit=1).to_pylist()[0]
         stored = monitor.stats()["spans"]["stored"]
     kept = len((row["input"] or "").encode()) * (cell["turns"])
+    # Among the tests there are too few to tell the slowest of a hundred from a pause of the machine.
+    few = cell["turns"] < P99_TURNS
     came = {
-        "p99": statistics.quantiles(ms, n=100)[98], "stored": stored, "grown": grown,
+        "figure": "median" if few else "p99",
+        "ms": statistics.median(ms) if few else statistics.quantiles(ms, n=100)[98],
+        "stored": stored, "grown": grown,
         "kept_mb": kept / 2**20, "bytes": len((row["input"] or "").encode()),
         "truncated": row["input_truncated"], "size": row["input_size"], "hash": row["input_hash"],
     }  # fmt: skip
@@ -240,7 +245,7 @@ def objects(quick: bool) -> Iterator[Row]:
             "faults", "state changed right after the callback", "langchain sync", good, detail
         )
         for what in LARGE:
-            yield _large_row(zygote, what, 20 if quick else 100)
+            yield _large_row(zygote, what, 20 if quick else P99_TURNS)
     finally:
         zygote.close()
 
@@ -283,12 +288,13 @@ def _large_row(zygote: Zygote, what: str, turns: int) -> Row:
     if not came:
         return Row("faults", what, "langchain sync", False, ran["stderr"][-500:])
     passed = (
-        came["p99"] <= MAX_CAPTURE_MS and came["bytes"] <= MAX_ROW_BYTES and came["truncated"]
+        came["ms"] <= MAX_CAPTURE_MS and came["bytes"] <= MAX_ROW_BYTES and came["truncated"]
         and came["hash"] and came["grown"] - came["kept_mb"] <= MAX_GROWTH_MB
         and came["stored"] == turns + 5
     )  # fmt: skip
     detail = (
-        f"p99 {came['p99']:.2f} ms of its thread; {came['bytes']:,} of {came['size']:,} bytes stored; "
+        f"{came['figure']} {came['ms']:.2f} ms of its thread; "
+        f"{came['bytes']:,} of {came['size']:,} bytes stored; "
         f"memory {came['grown']:+.1f} MB, {came['kept_mb']:.1f} of it stored text"
     )
     return Row("faults", what, "langchain sync", bool(passed), detail)

@@ -243,13 +243,13 @@ before = len(os.listdir("/proc/self/fd"))
 began = time.process_time(); import {modules}; ms = (time.process_time() - began) * 1000
 print(ms, threading.active_count() - 1, len(os.listdir("/proc/self/fd")) - before)
 """
-#: What we import of Python's own and of msgspec, which takes most of the time: how fast this machine is.
-_BELOW_US: Final = "asyncio, importlib.metadata, inspect, logging, msgspec, uuid"
+#: What it imports of Python's own and of msgspec, which takes most of the time: how fast this machine is.
+_STANDS_ON: Final = "asyncio, importlib.metadata, inspect, logging, msgspec, uuid"
 
 
 def _import_row(limit_ms: float) -> Row:
     ms, threads, files = _imported("llmops_core")
-    below, _, _ = _imported(_BELOW_US)
+    below, _, _ = _imported(_STANDS_ON)
     # On a machine that is slow today milliseconds are no measure.
     passed = ms <= max(limit_ms, 2 * below) and threads == 0 and files <= 0
     return Row(
