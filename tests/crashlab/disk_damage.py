@@ -225,8 +225,8 @@ def rows(quick: bool) -> Iterator[Row]:
     try:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
-            yield journals(240 if quick else 8_000, seed, folder)
-            yield files(60 if quick else 2_000, seed, folder)
+            yield journals(120 if quick else 8_000, seed, folder)
+            yield files(40 if quick else 2_000, seed, folder)
             yield recoverers(1 if quick else 20, folder)
             if not quick:  # half a minute of writing small files
                 yield quiet_day(folder / "quiet")

@@ -172,7 +172,7 @@ def kills(nursery: Nursery, folder: Path, quick: bool) -> Iterator[Row]:
     problem = "" if result["lines"][-1:] == ["done"] else f"unharmed: {result}"
     calls, done, bad = counts(trace), 0, [problem] if problem else []
     for call, count in sorted(calls.items()):
-        step = max(1, count // 4) if quick else 1
+        step = max(1, count // 2) if quick else 1
         for at in range(1, count + 1, step):
             data = prepared(folder)
             result, _ = nursery.run("small", data, f"{call}:signal=KILL:when={at}")

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 # The whole laboratory kills 100 times.
-KILLS = int(os.environ.get("LLMOPS_KILLS", "30"))
+KILLS = int(os.environ.get("LLMOPS_KILLS", "20"))
 
 
 @pytest.mark.slow
