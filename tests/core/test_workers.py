@@ -25,7 +25,7 @@ IDLE_IN_A_FLUSH = ("watch", "notify")
 SOON_DONE_WITHOUT = (*IDLE_IN_A_FLUSH, "collectors")
 FLUSH_SECONDS = 0.3
 #: What a busy machine may add.
-MARGIN_SECONDS = 1.0
+MARGIN_SECONDS = 5.0
 _ids = iter(range(1, 10_000_000))
 
 
