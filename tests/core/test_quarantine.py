@@ -27,7 +27,7 @@ from llmops_core.delivery.flushing import FlushMark
 from llmops_core.delivery.lane import Lane
 from llmops_core.delivery.storing import STAGE, StoreWorker
 from llmops_core.failures import Failures
-from llmops_core.journal.quarantine import Quarantine
+from llmops_core.journal.quarantine import Quarantine, QuarantineFull
 from llmops_core.journal.recovery import recover
 from llmops_core.journal.writer import Journal, new_writer_id
 from llmops_core.storage.parquet import ParquetStorage
@@ -161,6 +161,26 @@ def test_a_full_quarantine_and_none_at_all_drop_by_reason(tmp_path: Path) -> Non
     assert bench.flush()
     assert bench.worker.dropped == {"quarantine_full": 1, "refused": 1}
     bench.stop()
+
+
+def test_many_refused_spans_are_counted_in_one_listing_and_the_bound_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quarantine, listings = Quarantine(tmp_path, max_spans=50), []
+    monkeypatch.setattr("llmops_core.journal.quarantine._COUNT_SECONDS", 3600)
+    paths = quarantine._paths
+    monkeypatch.setattr(quarantine, "_paths", lambda: listings.append(1) or paths())
+    spans = [make_span(number) for number in range(51)]
+    for span in (*spans[:50], *spans[:50]):  # again, as after a crash: each is there once
+        quarantine.add(span, PermanentError("bad"))
+    with pytest.raises(QuarantineFull):
+        quarantine.add(spans[50], PermanentError("bad"))
+    assert len(listings) == 1
+    assert len(paths()) == 50
+    assert quarantine.remove([spans[0].span_id]) == 1
+    quarantine.add(spans[50], PermanentError("bad"))
+    with pytest.raises(QuarantineFull):
+        quarantine.add(spans[0], PermanentError("bad"))
 
 
 class Strict(ParquetStorage):
