@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import random
 import shutil
 import subprocess
@@ -221,6 +222,7 @@ def quiet_day(folder: Path) -> Row:
 def rows(quick: bool) -> Iterator[Row]:
     """Yield a row for each sort of damage, one for the race, one for the quiet day."""
     compaction_module.LEAST_GRACE_SECONDS = 0.0  # type: ignore[misc]
+    logging.getLogger("llmops").setLevel(logging.ERROR)  # each damaged file is named in a warning
     seed = int(time.time())
     try:
         with tempfile.TemporaryDirectory() as made:
@@ -231,4 +233,5 @@ def rows(quick: bool) -> Iterator[Row]:
             if not quick:  # half a minute of writing small files
                 yield quiet_day(folder / "quiet")
     finally:
+        logging.getLogger("llmops").setLevel(logging.NOTSET)
         compaction_module.LEAST_GRACE_SECONDS = 1.0  # type: ignore[misc]
