@@ -124,7 +124,8 @@ def resolve_settings(
 def is_strict(given: Mapping[str, Any]) -> bool:
     """Whether a set-up that cannot work raises. Asked when it failed, so nothing may be amiss here.
 
-    A value that is none, and a file that cannot be read, leave it at that.
+    A value that is none, and a file that cannot be read, leave it at that. What else the file says may be
+    what is wrong.
     """
     told = given.get("strict")
     if isinstance(told, bool):
@@ -133,10 +134,10 @@ def is_strict(given: Mapping[str, Any]) -> bool:
     if text:
         return text not in ("false", "0")
     try:
-        setting = file_settings().get("strict")
+        table, _ = _file_table()
     except ConfigError:
         return True
-    return setting is None or setting.value is not False
+    return table.get("strict") is not False
 
 
 def check_extensions(told: Mapping[str, Any], source: str) -> None:
@@ -261,6 +262,10 @@ def _table_of(path: Path) -> dict[str, Any]:
 
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        if path.name == "pyproject.toml":
+            return {}
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", "expected settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         if path.name == "pyproject.toml":
             return {}  # not ours to judge

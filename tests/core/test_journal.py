@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import stat
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmops_core import Monitor
 from llmops_core.journal import segment as segment_module
 from llmops_core.journal import writer as journal_module
+from llmops_core.journal.folder import WriterFolder
 from llmops_core.journal.format import (
     Damage,
     Range,
@@ -242,6 +246,33 @@ def test_a_segment_whose_half_record_stays_is_written_no_more(
     monkeypatch.undo()
     journal.append([span(3)])
     assert [seqs(path.read_bytes(), Damage()) for path in segments(journal.folder)] == [[1], [3]]
+
+
+def test_a_segment_that_cannot_be_followed_by_a_new_one_grows_and_that_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SEGMENT_BYTES", 2_000)
+    monkeypatch.setattr("llmops_core.intake.thread.OPEN_FILE_SECONDS", 0.05)
+    make = WriterFolder.open
+
+    def only_the_first(self: WriterFolder, name: str, flags: int) -> int:
+        if name.endswith(".log") and name != "000001.log":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return make(self, name, flags)
+
+    monkeypatch.setattr(WriterFolder, "open", only_the_first)
+    with Monitor(f"parquet:{tmp_path}") as monitor:
+        deadline = time.monotonic() + 30
+        for run in range(1, 10_000):
+            monitor.recorder.start(run, None, {"kind": "tool", "name": "x" * 500})
+            monitor.recorder.end(run, None, {})
+            if "journal.rotate: OSError" in monitor.stats()["failures"]:
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert monitor.flush(30).complete
+        assert monitor.stats()["spans"]["stored"] == run
+        assert monitor.stats()["journal"]["bytes"] > 2_000
 
 
 def test_a_closed_journal_writes_nothing_more(tmp_path: Path) -> None:

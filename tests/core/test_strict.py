@@ -73,8 +73,26 @@ def test_the_file_may_say_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     Path("llmops.toml").write_text('strict = false\noverload = "wait"\n')
     assert "llmops.toml" in str(Monitor("memory:").stats()["off"])
     Path("llmops.toml").write_text('strict = false\nnosuch = "wait"\n')
-    with pytest.raises(ConfigError, match="nosuch"):  # a file that is not understood says nothing
+    assert "nosuch" in str(Monitor("memory:").stats()["off"])
+    Path("llmops.toml").write_text("strict = false\nnosuch = wait\n")
+    with pytest.raises(ConfigError, match="not TOML"):  # a file that is not understood says nothing
         Monitor("memory:")
+
+
+def test_a_file_that_may_not_be_read_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("llmops.toml").touch()
+
+    def denied(self: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(ConfigError, match=r"llmops\.toml cannot be read: Permission denied"):
+        Monitor("memory:")
+    Path("llmops.toml").rename("pyproject.toml")
+    Monitor("memory:").close()  # not ours to judge
 
 
 @pytest.mark.parametrize("value", ["false", 0, None])

@@ -329,6 +329,9 @@ class Intake:
             self._written_version = self.tracer.version
         except Exception as error:  # the file is a help, not a duty
             self._failures.report("journal", "replace_open", error)
+        failed, journal.not_rotated = journal.not_rotated, None
+        if failed is not None:
+            self._failures.report("journal", "rotate", failed)
 
     def _keep_place(self, journal: Journal) -> None:
         try:

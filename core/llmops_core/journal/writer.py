@@ -59,6 +59,8 @@ class Journal:
         #: Whether somebody took the folder away and it cannot be made again; and how often it was.
         self.gone = False
         self.remade = 0
+        #: Why the last segment grows beyond its size, as no new one could be made; the caller clears it.
+        self.not_rotated: OSError | None = None
         self._place = WriterFolder(root, writer_id)
         try:
             self._rotate()
@@ -231,8 +233,10 @@ class Journal:
         if self._fd < 0:
             self._rotate()
         elif self._segments[-1].bytes >= SEGMENT_BYTES:
-            with contextlib.suppress(OSError):  # a larger segment is better than none
+            try:
                 self._rotate()
+            except OSError as error:  # a larger segment is better than none
+                self.not_rotated = error
         segment = self._segments[-1]
         size = segment.bytes
         try:
