@@ -21,12 +21,14 @@ from llmops_core import (
     StorageError,
     hookimpl,
     monitor_llm,
+    running,
     spans_from_arrow,
 )
 from llmops_core.delivery import collecting, exporting, isolation, notifying, storing
 from llmops_core.failures import Failures
 from llmops_core.intake import thread as intake_thread
 from llmops_core.measuring import published
+from llmops_core.plugins import PluginHost
 from llmops_core.storage.memory import MemoryStorage
 from llmops_core.testing import make_batch, make_span
 
@@ -65,6 +67,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def go() -> Iterator[threading.Event]:
+    running.look()  # as a watchdog does, which keeps the clock going; not each test has one
     released = threading.Event()
     yield released
     released.set()
@@ -175,6 +178,148 @@ def test_a_call_that_nobody_waits_for_does_not_keep_the_thread(go: threading.Eve
     lane.leave_after(0)
     assert list(lane.late) == ["hung"]
     lane.stop()
+
+
+def test_a_plugin_has_one_call_at_a_time_whatever_waits(go: threading.Event) -> None:
+    lane, calls = isolation.SharedLane("test", Failures()), []
+    hung = lane.call("hung", lambda: calls.append(1) or go.wait(60))
+    assert soon(lambda: hung.began)
+    waits = lane.call("hung", lambda: calls.append(2))
+    lane.leave("hung", hung)
+    later = lane.call("hung", lambda: calls.append(3))
+    for turn in (waits, later):
+        with pytest.raises(isolation.NoTurnError):
+            turn.done.result(20)
+    assert calls == [1]
+    go.set()
+    assert soon(lambda: not lane.late)
+    assert lane.call("hung", lambda: 4).done.result(20) == 4
+    lane.stop()
+
+
+def test_a_call_that_outlives_its_monitor_leaves_no_thread_behind(go: threading.Event) -> None:
+    lane = isolation.SharedLane("outlived", Failures())
+    hung = lane.call("hung", lambda: go.wait(60))
+    assert soon(lambda: hung.began)
+    worker = lane.worker
+    lane.stop()
+    lane.leave("hung", hung)
+    assert lane.worker is worker
+    go.set()
+    assert soon(lambda: not worker.is_alive())
+    assert "llmops-outlived" not in {thread.name for thread in threading.enumerate()}
+
+
+class Leaves(Tag):
+    """A collector, and a listener, that leaves a task on the loop it is called in; that blocks."""
+
+    def __init__(self, go: threading.Event) -> None:
+        super().__init__("leaves")
+        self.go, self.tasks = go, []
+
+    def collect(self, batch: SpanBatch) -> dict[str, list[str]]:
+        self.leave()
+        return super().collect(batch)
+
+    @hookimpl
+    def llmops_spans_stored(self, batch: SpanBatch) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        async def block() -> None:
+            self.go.wait(60)
+
+        if not self.tasks:
+            self.tasks.append(asyncio.get_running_loop().create_task(block()))
+
+
+class Hears:
+    """A listener that works."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    @hookimpl
+    def llmops_spans_stored(self, batch: SpanBatch) -> None:
+        self.heard += 1
+
+
+def test_a_thread_blocked_by_what_a_collector_left_behind_is_told_and_replaced(
+    impatient: None, go: threading.Event
+) -> None:
+    with Monitor("memory:", collectors=[Leaves(go), Tag()]) as monitor:
+        record(monitor)
+        assert monitor.flush().complete
+        blocked = "collectors.left_behind: TimeoutError"
+        assert soon(lambda: monitor.stats()["failures"] == {blocked: 1})
+
+        def both_measure() -> bool:
+            record(monitor)
+            return monitor.flush().complete and {"leaves", "tag"} in marks(monitor)
+
+        assert soon(both_measure)
+        assert monitor.stats()["cut_off"] == []
+
+
+def test_a_thread_blocked_by_what_a_listener_left_behind_is_told_and_replaced(
+    impatient: None, go: threading.Event
+) -> None:
+    hears = Hears()
+    with Monitor("memory:", plugins=[Leaves(go), hears]) as monitor:
+        record(monitor)
+        assert monitor.flush().complete
+        blocked = "plugins.left_behind: TimeoutError"
+        assert soon(lambda: monitor.stats()["failures"] == {blocked: 1})
+        heard = hears.heard
+        record(monitor)
+        assert monitor.flush().complete
+        assert soon(lambda: hears.heard > heard)
+
+
+def test_whoever_waits_for_a_slow_collector_moves_and_watches_the_others(
+    go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A batch of 5,000 may be waited for ten seconds; an exporter's deadline may end meanwhile.
+    monkeypatch.setattr(collecting, "LATE_SECONDS", 10.0)
+    hung, looks = HungCollector(go), []
+    monitor = Monitor("memory:", collectors=[hung])
+    pipeline = monitor._pipeline
+    assert pipeline is not None
+    delivery = pipeline.delivery
+    delivery._watch_others = (lambda: looks.append(delivery.worker.beat),)
+    record(monitor)
+    assert soon(lambda: hung.calls)
+    before = len(looks)
+    assert soon(lambda: len(looks) >= before + 3)
+    assert looks[-1] > looks[-2] > looks[-3]
+    go.set()
+    monitor.close(20)
+
+
+def test_handoffs_that_wait_for_a_slow_hook_are_bounded_by_bytes(
+    go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        calls = 0
+
+        @hookimpl
+        def llmops_handoff(self, handoff: Any) -> None:
+            self.calls += 1
+            go.wait(60)
+
+    monkeypatch.setattr(notifying, "MAX_QUEUED_BYTES", 10_000)
+    slow = Slow()
+    notifier = notifying.Notifier(PluginHost([slow]), Failures())
+    for first in range(0, 300, 100):
+        spans = [make_span(first + n, kind="handoff") for n in range(100)]
+        notifier.stored(make_batch(spans, first_seq=first + 1), 9_000)
+    assert notifier.missed == 200
+    go.set()
+    assert soon(lambda: slow.calls == 100)
+    spans = [make_span(300 + n, kind="handoff") for n in range(100)]
+    notifier.stored(make_batch(spans, first_seq=301), 9_000)
+    assert soon(lambda: slow.calls == 200), "what was told waits no more"
+    notifier.close(20)
 
 
 def test_a_named_collector_that_hangs_keeps_no_calls_objects(
@@ -536,7 +681,10 @@ def test_an_export_past_its_deadline_is_cancelled_and_one_that_blocks_is_the_las
     assert failures.counts() == {}
     watch_at(exporting.DEADLINE_SECONDS)
     if blocks:
+        # The process was stopped meanwhile: whoever was cancelled had no time to end.
         watch_at(exporting.DEADLINE_SECONDS + exporting.CANCEL_SECONDS)
+        assert not worker.cut_off
+        watch_at(exporting.DEADLINE_SECONDS + 2 * exporting.CANCEL_SECONDS)
         assert worker.cut_off
         assert worker.stats()["dropped"] == 1
     else:
@@ -547,3 +695,56 @@ def test_an_export_past_its_deadline_is_cancelled_and_one_that_blocks_is_the_las
         assert not worker.cut_off
     assert failures.counts() == {"sends.export: TimeoutError": 1}
     worker.stop()
+
+
+def test_an_exporter_that_hangs_is_cancelled_while_the_monitor_closes(
+    impatient: None, go: threading.Event
+) -> None:
+    monitor = Monitor("memory:", exporters=[Sends(go, blocks=False)])
+    record(monitor)
+    report = monitor.close(50)  # the export itself would take 60 seconds
+    assert report.complete
+    assert monitor.stats()["failures"] == {"sends.export: TimeoutError": 1}
+
+
+def test_a_close_that_fails_in_the_middle_ends_and_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monitor = Monitor("memory:")
+    record(monitor)
+    assert monitor.flush().complete
+    pipeline = monitor._pipeline
+    assert pipeline is not None
+    with monkeypatch.context() as patched:
+
+        def fails(timeout: float) -> tuple[str, ...]:
+            raise OSError("no descriptor left")
+
+        patched.setattr(pipeline, "close", fails)
+        assert monitor.close(5).waiting == ("closing",)
+    assert monitor.closed
+    assert monitor.close(60).waiting == ("closing",)  # at once: there is nobody to wait for
+    assert monitor.stats()["failures"] == {"monitor.close: OSError": 1}
+    pipeline.close(10)
+
+
+def test_at_the_limit_of_descriptors_a_close_waits_for_a_slow_hook(
+    go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        @hookimpl
+        def llmops_spans_stored(self, batch: SpanBatch) -> None:
+            go.wait(60)
+
+    monitor = Monitor("memory:", plugins=[Slow()])
+    record(monitor)
+    assert monitor.flush().complete
+
+    def none_left() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", none_left)
+    threading.Timer(3, go.set).start()  # past the half second after which it is left behind
+    assert monitor.close(30).complete
+    assert "monitor.close: OSError" not in monitor.stats()["failures"]
+    assert not [t for t in threading.enumerate() if t.name == "llmops-storage"]

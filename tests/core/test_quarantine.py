@@ -73,7 +73,7 @@ class Bench:
             batch_spans=20,
             backlog_bytes=1_000,
             prepare=lambda batch: batch,
-            stored=lambda batch: None,
+            stored=lambda batch, size: None,
             failures=self.failures,
         )
 

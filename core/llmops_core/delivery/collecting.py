@@ -17,6 +17,7 @@ from llmops_core.delivery.isolation import (
     NoTurnError,
     SharedLane,
     Turn,
+    blocked_error,
     is_ours,
 )
 from llmops_core.failures import Failures
@@ -76,8 +77,11 @@ class Collecting:
         #: Spans that went on without a collector, by its name.
         self.missed: dict[str, int] = {}
 
-    def collect(self, batch: SpanBatch) -> SpanBatch:
-        """Return the batch with measured values; a collector that fails costs only its own."""
+    def collect(self, batch: SpanBatch, moves: Callable[[], None] = lambda: None) -> SpanBatch:
+        """Return the batch with measured values; a collector that fails costs only its own.
+
+        *moves* is called each second while one is waited for: the caller does not stand still.
+        """
         named = all_names_in(batch)
         for names in named - self._named:
             self._add_named(names)
@@ -89,7 +93,7 @@ class Collecting:
                 if self._lane is None or is_ours(collector):
                     batch = merged(batch, collector.collect(batch))
                 else:
-                    batch = self._measure(name, collector, batch, self._lane)
+                    batch = self._measure(name, collector, batch, self._lane, moves)
             except NoTurnError:  # another one has the thread: no fault of this one's
                 self._miss(name, batch)
                 continue
@@ -123,6 +127,8 @@ class Collecting:
         if self._lane is not None:
             # Who waited for it was thrown out of the waiting, so that nobody else says that it hangs.
             self._lane.leave_after(MAX_WAIT_SECONDS + LATE_SECONDS)
+            if self._lane.leave_blocked():
+                self._failures.report("collectors", "left_behind", blocked_error())
 
     @property
     def workers(self) -> list[Worker]:
@@ -135,7 +141,12 @@ class Collecting:
             self._lane.stop()
 
     def _measure(
-        self, name: str, collector: Collector, batch: SpanBatch, lane: SharedLane
+        self,
+        name: str,
+        collector: Collector,
+        batch: SpanBatch,
+        lane: SharedLane,
+        moves: Callable[[], None],
     ) -> SpanBatch:
         def work() -> SpanBatch:
             # Merged there too: what it returned may be an object with code of its own.
@@ -143,11 +154,11 @@ class Collecting:
 
         turn = lane.call(name, work)
         seconds = min(max(LATE_SECONDS, SPAN_SECONDS * len(batch)), MAX_WAIT_SECONDS)
-        if not _wait(turn, seconds):
+        if not _wait(turn, seconds, moves):
             if lane.withdraw(turn):
                 raise NoTurnError
             # It may have got its turn late.
-            if not _wait(turn, turn.began + seconds - running_seconds()):
+            if not _wait(turn, turn.began + seconds - running_seconds(), moves):
                 lane.leave(name, turn)
                 raise TimeoutError(f"no answer in {seconds:g} s")
         return turn.done.result(0)
@@ -170,12 +181,13 @@ class Collecting:
             self._lane.late.pop(name, None)
 
 
-def _wait(turn: Turn[Any], seconds: float) -> bool:
+def _wait(turn: Turn[Any], seconds: float, moves: Callable[[], None]) -> bool:
     """Wait until a call is done; False if it is not after *seconds* in which this process ran."""
     left = seconds
     while not turn.done.done() and left > 0:
         step, began = min(left, 1.0), time.monotonic()
         wait([turn.done], step)
+        moves()
         if time.monotonic() - began <= step + MAX_STEP_SECONDS:
             left -= step  # else the process was stopped: it could not answer either
     return turn.done.done()

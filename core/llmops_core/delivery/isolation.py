@@ -21,6 +21,7 @@ __all__ = [
     "NoTurnError",
     "SharedLane",
     "Turn",
+    "blocked_error",
     "is_ours",
 ]
 
@@ -40,8 +41,13 @@ def is_ours(part: object) -> bool:
     return type(part).__module__.partition(".")[0] == "llmops_core"
 
 
+def blocked_error() -> TimeoutError:
+    """Return what is told of a thread that something blocked which nobody had called."""
+    return TimeoutError(f"blocked for {DEADLINE_SECONDS:g} s by what a plugin left behind")
+
+
 class NoTurnError(Exception):
-    """A call was given up before it began: the thread was another plugin's all the time."""
+    """A call was given up before it began: another had the thread, or its plugin has not returned."""
 
 
 class Turn(Generic[T]):
@@ -96,6 +102,9 @@ class SharedLane:
             if self._stopped:
                 turn.done.cancel()
                 return turn
+            if plugin in self.late:  # one call at a time: it is still in its last one
+                turn.done.set_exception(NoTurnError(plugin))
+                return turn
             self._turns.append(turn)
             self._lane.submit(self._next(self._lane))
         return turn
@@ -127,10 +136,23 @@ class SharedLane:
             if holder is not None and running_seconds() - holder.began > seconds:
                 self.leave(holder.plugin, holder)
 
+    def leave_blocked(self) -> bool:
+        """Leave a thread that nobody's call has and that does not answer; say whether that was so.
+
+        A plugin may leave a task behind on its loop, and that may block. To be asked now and then
+        while nothing that was called is running.
+        """
+        with self._lock:
+            silent = self._lane.silent_seconds()
+            if self._holder is not None or self._stopped or silent < DEADLINE_SECONDS:
+                return False
+            self._begin_anew()
+            return True
+
     def leave(self, plugin: str, turn: Turn[Any] | None = None) -> None:
         """Leave the thread to a plugin that does not return; it may come back when *turn* is done.
 
-        The calls that wait for their turn get it on the new thread.
+        The calls of others that wait for their turn get it on the new thread.
 
         Raises ``RuntimeError`` where no thread can be started; then everything is as before, and the
         next look tries again.
@@ -138,14 +160,24 @@ class SharedLane:
         with self._lock:
             if turn is not None and (turn.done.done() or turn is not self._holder):
                 return  # it has just returned, or was left already
-            left, self._lane = self._lane, Lane(self._name, self._left_behind)
+            if not self._stopped:  # nobody would end a new thread
+                self._begin_anew()
             self._holder = None
             self.late[plugin] = running_seconds()
             if turn is not None:
                 turn.done.add_done_callback(lambda _: self.late.pop(plugin, None))
-            left.stop()
-            for _ in self._turns:
-                self._lane.submit(self._next(self._lane))
+            mine = [waiting for waiting in self._turns if waiting.plugin == plugin]
+            for waiting in mine:
+                self._turns.remove(waiting)
+        for waiting in mine:  # one call at a time: it is still in its last one
+            waiting.done.set_exception(NoTurnError(plugin))
+
+    def _begin_anew(self) -> None:
+        """Go on on a new thread, with the calls that wait. With the lock held."""
+        left, self._lane = self._lane, Lane(self._name, self._left_behind)
+        left.stop()
+        for _ in self._turns:
+            self._lane.submit(self._next(self._lane))
 
     def overdue(self) -> list[str]:
         """Return those that are late past the deadline."""

@@ -37,7 +37,10 @@ class Lane:
         self, name: str, left_behind: Callable[[BaseException], None] = lambda error: None
     ) -> None:
         self._report = left_behind
-        self.loop = asyncio.new_event_loop()
+        try:
+            self.loop = asyncio.new_event_loop()
+        except OSError as error:  # no descriptor is left
+            raise RuntimeError(f"no event loop can be made: {error}") from error
         # PYTHONASYNCIODEBUG is for the application's loops: ours may block, and nobody waits.
         self.loop.set_debug(False)
         self.loop.set_exception_handler(self._left_behind)

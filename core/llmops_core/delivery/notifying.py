@@ -12,7 +12,12 @@ from typing import Any, Final
 from pluggy import HookImpl
 
 from llmops_core.batch import SpanBatch, copied_span
-from llmops_core.delivery.isolation import CUT_OFF_AFTER, LATE_SECONDS, SharedLane
+from llmops_core.delivery.isolation import (
+    CUT_OFF_AFTER,
+    LATE_SECONDS,
+    SharedLane,
+    blocked_error,
+)
 from llmops_core.failures import Failures
 from llmops_core.plugins import PluginHost
 from llmops_core.running import MAX_STEP_SECONDS
@@ -20,8 +25,10 @@ from llmops_core.worker import Worker
 
 __all__ = ["Notifier"]
 
-#: What may wait for one plugin, of each of its hooks; the handoffs of one batch count as one.
+#: What may wait for one plugin, of each of its hooks: calls (the handoffs of one batch count as one),
+#: and bytes of the spans that they bring.
 MAX_QUEUED_CALLS: Final = 256
+MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
 _HOOKS: Final = (
     "llmops_spans_stored",
     "llmops_handoff",
@@ -36,21 +43,39 @@ _Busy = tuple[str, str, float]
 
 
 class _Calls:
-    """Calls of one implementation, with the arguments of each: one, or one for each handoff."""
+    """Calls of one implementation, with the arguments of each: one, or one for each handoff.
 
-    __slots__ = ("arguments", "hook", "implementation")
+    *size* is what the arguments keep in memory, in bytes.
+    """
+
+    __slots__ = ("arguments", "hook", "implementation", "size")
 
     def __init__(
-        self, hook: str, implementation: HookImpl, arguments: Iterable[dict[str, Any]]
+        self, hook: str, implementation: HookImpl, arguments: Iterable[dict[str, Any]], size: int
     ) -> None:
         self.hook = hook
         self.implementation = implementation
         self.arguments = deque(arguments)
+        self.size = size
 
     @property
     def key(self) -> tuple[str, str]:
         """Whose hook is called, and which."""
         return self.implementation.plugin_name, self.hook
+
+
+class _Queued:
+    """What waits for one hook of one plugin."""
+
+    __slots__ = ("bytes", "calls")
+
+    def __init__(self) -> None:
+        self.calls = self.bytes = 0
+
+    def would_exceed(self, size: int) -> bool:
+        """Whether *size* bytes more are too much; whatever its size, one call may always wait."""
+        too_large = self.bytes + size > MAX_QUEUED_BYTES
+        return self.calls >= MAX_QUEUED_CALLS or (self.calls > 0 and too_large)
 
 
 class Notifier:
@@ -70,7 +95,7 @@ class Notifier:
         #: Calls that were not made: too many waited, or the plugin had not returned.
         self.missed = 0
         self._calls: deque[_Calls | Event] = deque()
-        self._queued: dict[tuple[str, str], int] = {}
+        self._queued: dict[tuple[str, str], _Queued] = {}
         # Re-entrant: a failure is told of on the thread where it happens, and a finalizer or a
         # signal handler may fail while that very thread holds the lock.
         self._lock = RLock()
@@ -93,12 +118,13 @@ class Notifier:
         """Queue a call of a hook. Never waits; what does not fit is counted in ``missed``."""
         self._tell_each(hook, [arguments])
 
-    def stored(self, batch: SpanBatch) -> None:
-        """Tell plugins that a batch was stored, and of each handoff in it."""
-        self.tell("llmops_spans_stored", batch=batch)
+    def stored(self, batch: SpanBatch, size: int) -> None:
+        """Tell plugins that a batch of *size* bytes was stored, and of each handoff in it."""
+        self._tell_each("llmops_spans_stored", [{"batch": batch}], size)
         if "llmops_handoff" in self._wanted and "handoff" in batch.values("kind"):
             spans = [span for span in batch.copied().rows if span.kind == "handoff"]
-            self._tell_each("llmops_handoff", [{"handoff": span} for span in spans])
+            share = size * len(spans) // len(batch)
+            self._tell_each("llmops_handoff", [{"handoff": span} for span in spans], share)
 
     def tell_and_wait(self, hook: str, timeout: float, **arguments: Any) -> None:
         """Call a hook and wait until the plugins have answered, at most *timeout* seconds."""
@@ -111,6 +137,12 @@ class Notifier:
         lane, busy = self._lane, self._busy
         if lane is None:
             return
+        if busy is None and lane.leave_blocked():
+            with self._lock:
+                self._round += 1
+                self._running = False
+            self._failures.report("plugins", "left_behind", blocked_error())
+            self._start()
         if self._is_late(busy) and busy is not None:
             name, hook, _ = busy
             with self._lock:
@@ -164,27 +196,28 @@ class Notifier:
         while not told.wait(max(0.0, min(deadline - time.monotonic(), LATE_SECONDS / 4))):
             if time.monotonic() >= deadline:
                 return False
-            with contextlib.suppress(RuntimeError):  # no thread can be started at exit
+            with contextlib.suppress(RuntimeError):  # no thread can be started, as at exit
                 self.watch()
         return True
 
-    def _tell_each(self, hook: str, arguments: list[dict[str, Any]]) -> None:
-        """Queue one call of a hook for each of *arguments*."""
+    def _tell_each(self, hook: str, arguments: list[dict[str, Any]], size: int = 0) -> None:
+        """Queue one call of a hook for each of *arguments*, which keep *size* bytes."""
         if self._lane is None or hook not in self._wanted:
             return
         for implementation in reversed(getattr(self._host.manager.hook, hook).get_hookimpls()):
             if implementation.plugin_name not in self.cut_off:
-                self._queue(_Calls(hook, implementation, arguments))
+                self._queue(_Calls(hook, implementation, arguments, size))
         self._start()
 
     def _queue(self, calls: _Calls) -> None:
         with self._lock:
-            queued = self._queued.get(calls.key, 0)
-            if queued >= MAX_QUEUED_CALLS:
+            queued = self._queued.setdefault(calls.key, _Queued())
+            if queued.would_exceed(calls.size):
                 # A hook that hangs must not collect batches for ever, nor take others' places.
                 self.missed += len(calls.arguments)
                 return
-            self._queued[calls.key] = queued + 1
+            queued.calls += 1
+            queued.bytes += calls.size
             self._calls.append(calls)
 
     def _start(self) -> None:
@@ -225,7 +258,9 @@ class Notifier:
             arguments = calls.arguments.popleft()
             if not calls.arguments:
                 self._calls.popleft()
-                self._queued[calls.key] -= 1
+                queued = self._queued[calls.key]
+                queued.calls -= 1
+                queued.bytes -= calls.size
             return calls.hook, calls.implementation, arguments
 
     def _call(

@@ -60,7 +60,7 @@ class StoreWorker:
         batch_spans: int,
         backlog_bytes: int,
         prepare: Callable[[SpanBatch], SpanBatch],
-        stored: Callable[[SpanBatch], None],
+        stored: Callable[[SpanBatch, int], None],
         failures: Failures,
     ) -> None:
         self._storage = storage
@@ -382,7 +382,7 @@ class StoreWorker:
             return
         self._note_stored(batch)
         try:
-            self._on_stored(batch)
+            self._on_stored(batch, item.size or item.spilled)
         except BaseException as error:
             self._report("stored", error)
 

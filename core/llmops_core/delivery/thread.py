@@ -20,7 +20,7 @@ from llmops_core.delivery.storing import StoreWorker
 from llmops_core.failures import Failures
 from llmops_core.worker import Worker
 
-__all__ = ["Delivery"]
+__all__ = ["WATCH_SECONDS", "Delivery"]
 
 #: How long a span waits before exporters get it, and how many are sent at once.
 EXPORT_SECONDS: Final = 0.5
@@ -48,7 +48,9 @@ class Delivery:
         failures: Failures,
         watch: Sequence[Callable[[], None]] = (),
     ) -> None:
-        self._watch = (collecting.watch, store.watch, *(e.watch for e in exporters), *watch)
+        #: While collectors are waited for the others' deadlines go on.
+        self._watch_others = (store.watch, *(e.watch for e in exporters), *watch)
+        self._watch = (collecting.watch, *self._watch_others)
         self._collecting = collecting
         self._exporters = exporters
         self._store = store
@@ -110,6 +112,11 @@ class Delivery:
         except Exception as error:  # a defect of ours must not end the thread
             self._failures.report("delivery", where, error)
 
+    def _moves(self) -> None:
+        self.worker.moves()
+        for watch in self._watch_others:
+            self._guard("watch", watch)
+
     def _next_due(self) -> float:
         now = time.monotonic()
         due = [WATCH_SECONDS]
@@ -147,7 +154,7 @@ class Delivery:
         while self._chunk.count:
             taken, size = self._chunk.first(self._chunk_spans)
             # The long step comes first: one that is interrupted in it begins it anew.
-            batch = self._collecting.collect(taken)
+            batch = self._collecting.collect(taken, self._moves)
             self._chunk.drop(len(taken), size)
             self._measured.add(batch, size, self._chunk.since)
             for exporter in self._exporters:
