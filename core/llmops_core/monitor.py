@@ -251,9 +251,15 @@ class Monitor:
             first, self._closing = not self._closing, True
         if first:
             self._late = ("closing",)
-            self._let_deliver(deadline)
-            self._close(deadline)
-            self._ended.set()
+            try:
+                self._let_deliver(deadline)
+                self._close(deadline)
+            except Exception as error:  # a defect of ours must not reach the program
+                self._failures.report("monitor", "close", error)
+            finally:
+                self._closed = True
+                self._ended.set()
+                _monitors.discard(self)
         elif not self._ended.wait(seconds):
             return self._report(("closing",))
         return self._report(self._late)
@@ -269,7 +275,6 @@ class Monitor:
             self._late = ()
             if len(self.recorder.queue):
                 self._leave(deadline)
-        _monitors.discard(self)
 
     def _open_for_the_last_time(self, deadline: float) -> Pipeline | None:
         """Return the pipeline, or close the door: from then on none is opened in this process."""

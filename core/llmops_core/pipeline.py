@@ -25,7 +25,7 @@ from llmops_core.delivery.lane import Lane
 from llmops_core.delivery.notifying import Notifier
 from llmops_core.delivery.opening import OpenedLater
 from llmops_core.delivery.storing import STAGE, StoreWorker
-from llmops_core.delivery.thread import Delivery
+from llmops_core.delivery.thread import WATCH_SECONDS, Delivery
 from llmops_core.errors import RetryableError, StorageError
 from llmops_core.failures import Failures
 from llmops_core.intake.queue import IntakeQueue
@@ -239,10 +239,12 @@ class Pipeline:
         self.compaction.stop()
         mark = FlushMark(self._stages(), closing=True)
         self.watchdog.revive()
-        self.watchdog.stop()
         self.queue.closed = True
         self.queue.put_control(mark)
-        waiting = mark.wait(timeout)
+        try:
+            waiting = self._wait_watching(mark, deadline)
+        finally:
+            self.watchdog.stop()
         self._end_recovery(min(RECOVERY_SECONDS, _left(deadline)))
         self.store.stop()
         late = self._close_sinks(waiting, deadline)
@@ -254,6 +256,16 @@ class Pipeline:
         self.lane.stop()
         self.lane.join(_left(deadline))
         return tuple(sorted({*waiting, *late}))
+
+    def _wait_watching(self, mark: FlushMark, deadline: float) -> tuple[str, ...]:
+        """Wait for the closing mark, and do what the delivery thread no longer does once it passed it."""
+        while waiting := mark.wait(max(0.0, min(WATCH_SECONDS, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                break
+            if self.delivery.worker.done:
+                for exporter in self.exporters:
+                    exporter.watch()
+        return waiting
 
     def _close_sinks(self, waiting: tuple[str, ...], deadline: float) -> list[str]:
         """Close the sinks beside each other, by one deadline; return those that did not make it."""

@@ -31,12 +31,14 @@ MAX_QUEUED_SPANS: Final = 20_000
 class _Call:
     """A call of ``export``: when it began, and what ends it."""
 
-    __slots__ = ("began", "cancelled", "timeout")
+    __slots__ = ("began", "looked", "timeout", "waited")
 
     def __init__(self, began: float, timeout: asyncio.Timeout) -> None:
         self.began = began
         self.timeout = timeout
-        self.cancelled: float | None = None
+        #: Since it was cancelled: the last look, and for how long it was seen to go on.
+        self.looked: float | None = None
+        self.waited = 0.0
 
 
 class ExportWorker:
@@ -101,11 +103,15 @@ class ExportWorker:
         call, now = self._call, running_seconds()
         if call is None or now - call.began < DEADLINE_SECONDS:
             return
-        if call.cancelled is None:
-            call.cancelled = now
+        if call.looked is None:
+            call.looked = now
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._lane.loop.call_soon_threadsafe(self._cancel, call)
-        elif now - call.cancelled >= CANCEL_SECONDS:
+            return
+        # In parts: after a stop of the process it has had no time to end yet, whatever the clock says.
+        call.waited += min(now - call.looked, CANCEL_SECONDS / 2)
+        call.looked = now
+        if call.waited >= CANCEL_SECONDS:
             self._cut_off("export", TimeoutError(f"no answer in {DEADLINE_SECONDS:g} s"))
 
     def _cancel(self, call: _Call) -> None:
