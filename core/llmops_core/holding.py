@@ -60,11 +60,18 @@ class HoldingQueue(IntakeQueue):
         with self._lock:
             if self.target is not None:
                 return
-            for event in self.take(len(self)):
-                target.put(event)
-            for reason, count in self.dropped.items():
-                target.count_dropped(reason, count)
+            self._pass_on(target)
             self.target = target
+            # What a finalizer or a signal handler of this thread put meanwhile.
+            self._pass_on(target)
+
+    def _pass_on(self, target: IntakeQueue) -> None:
+        while events := self.take(len(self)):
+            for event in events:
+                target.put(event)
+        while self.dropped:
+            reason, count = self.dropped.popitem()
+            target.count_dropped(reason, count)
 
 
 class _Default:

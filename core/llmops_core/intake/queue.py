@@ -2,11 +2,16 @@
 
 ``put`` never raises, and waits only where the policy is ``block``. When the queue is full, content is
 shed first, then whole runs that are neither root nor in error; an end is never kept or dropped alone.
+
+A signal handler or a finalizer may put an event in the middle of anything here, on the thread that
+holds the lock. Sums are therefore kept by additions without a call in them, which such an event cannot
+spoil; and where more than that is decided, it waits for the decision that it interrupts.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import contextlib
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from threading import RLock
 from typing import Any, Final
@@ -70,12 +75,17 @@ class IntakeQueue:
         # an event on a thread that is in the middle of a put.
         self._lock = RLock()
         self._items: deque[HostEvent] = deque()
+        # Events under pressure, until it is decided on them: one at a time, also on one thread.
+        self._undecided: deque[HostEvent] = deque()
+        self._deciding = False
         self._bytes = 0
         self._max_events = max_events
         self._max_bytes = max_bytes
         # The last quarter is for events without content: a tree without texts is still a tree.
         self._shed_bytes = max_bytes * 3 // 4
-        self._weighed_from = min(max_events, max_bytes // UNWEIGHED_BYTES)
+        self._unweighed = min(max_events, max_bytes // UNWEIGHED_BYTES)
+        #: As many, and none while it is decided on an event: what interrupts that takes its turn.
+        self._weighed_from = self._unweighed
         # Ordered by C: the first key of a plain dict is searched for among all that were deleted.
         self._refused: OrderedDict[int, HostEvent] = OrderedDict()
         self._refused_bytes = 0
@@ -89,7 +99,8 @@ class IntakeQueue:
         self.urgent = WakeUp()
         self.received = 0
         self.content_shed = 0
-        self.dropped: dict[str, int] = {}
+        # Adds in one step: a look-up, a call and a store would lose what is counted in between.
+        self.dropped: dict[str, int] = defaultdict(int)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -98,7 +109,9 @@ class IntakeQueue:
     def waiting(self) -> int:
         """Events that wait, without flush marks."""
         with self._lock:
-            return sum(event[0] != CONTROL for event in self._items)
+            # Copied in one step: a finalizer may put an event, on this thread, while they are counted.
+            events = [*self._items, *self._undecided]
+        return sum(event[0] != CONTROL for event in events)
 
     @property
     def bytes(self) -> int:
@@ -108,7 +121,7 @@ class IntakeQueue:
     def put(self, event: HostEvent) -> None:
         """Append an event, or drop it and count why. Called on the host's thread."""
         if self._room is not None and self._crowded(event) and not self.closed:
-            self._room.wait(lambda: self.closed or not self._crowded(event))
+            self._wait_for_room(self._room, event)
         with self._lock:
             self.received += 1
             if (
@@ -117,12 +130,10 @@ class IntakeQueue:
                 or len(self._items) >= self._weighed_from
                 or self._bytes + event[6] > self._shed_bytes
             ):
-                admitted = self._under_pressure(event)
-                if admitted is None:
-                    return
-                event = admitted
-            self._items.append(event)
-            self._bytes += event[6]
+                self._decide(event)
+            else:
+                self._items.append(event)
+                self._bytes += event[6]
         if self.idle:
             # At once, and not when the thread has got the interpreter: until then, each event of a
             # busy host would wake it again. Before the wake-up, or a wait that follows is not seen.
@@ -140,8 +151,14 @@ class IntakeQueue:
         """Remove and return up to *limit* events. Called on the intake thread."""
         with self._lock:
             items = self._items
-            taken = [items.popleft() for _ in range(min(limit, len(items)))]
-            self._bytes -= sum([event[6] for event in taken])
+            taken: list[HostEvent] = []
+            # Until it is empty, and not so many: an event that a finalizer puts meanwhile on this
+            # thread may give up others.
+            with contextlib.suppress(IndexError):
+                for _ in range(limit):
+                    taken.append(items.popleft())  # noqa: PERF401 - what is taken must not be lost
+            freed = sum([event[6] for event in taken])
+            self._bytes -= freed
             if len(items) < self._max_events:
                 self._ordinary = True
         if self._room is not None and taken:
@@ -159,21 +176,49 @@ class IntakeQueue:
         """Count events that were dropped before they came here."""
         with self._lock:
             self.received += count
-            self.dropped[reason] = self.dropped.get(reason, 0) + count
+            self.dropped[reason] += count
 
     def drop_rest(self, reason: str) -> None:
         """Drop every event that waits, and count them. For an exit that is out of time."""
         while events := self.take(1024):
             left = sum(event[0] != CONTROL for event in events)
             if left:
-                self.dropped[reason] = self.dropped.get(reason, 0) + left
+                with self._lock:
+                    self.dropped[reason] += left
 
     @property
     def _held_bytes(self) -> int:
         return self._bytes + self._refused_bytes
 
     def _drop(self, reason: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        self.dropped[reason] += 1
+
+    def _wait_for_room(self, room: Room, event: HostEvent) -> None:
+        # Not if this thread holds the lock, and a finalizer or a signal handler puts the event: the
+        # intake thread could take nothing meanwhile.
+        if not self._lock._is_owned():  # type: ignore[attr-defined]
+            room.wait(lambda: self.closed or not self._crowded(event))
+
+    def _decide(self, event: HostEvent) -> None:
+        """Append or drop an event under pressure, and then those that were put meanwhile.
+
+        Only a finalizer or a signal handler of this thread can put them: it holds the lock.
+        """
+        undecided = self._undecided
+        undecided.append(event)
+        # Asked again at last: one may come when the inner loop has ended and the decision has not.
+        while undecided and not self._deciding:
+            self._deciding = True
+            try:
+                self._weighed_from = 0
+                while undecided:
+                    admitted = self._under_pressure(undecided.popleft())
+                    if admitted is not None:
+                        self._items.append(admitted)
+                        self._bytes += admitted[6]
+            finally:
+                self._weighed_from = self._unweighed
+                self._deciding = False
 
     def _under_pressure(self, event: HostEvent) -> HostEvent | None:
         """Decide on one event while closed, filling up, or while refused runs are still open."""
@@ -237,15 +282,12 @@ class IntakeQueue:
         """
         refused, most = self._refused, self._max_bytes // 2
         while refused:
-            try:
-                oldest = next(iter(refused.values()))
-            except (StopIteration, RuntimeError):
-                return  # a finalizer or a signal handler put an event just then, on this thread
+            oldest = next(iter(refused.values()))
             fits = len(refused) <= MAX_REFUSED and self._refused_bytes <= most
             if fits and now_ns - oldest[3] < REFUSED_NS:
                 return
-            if refused.pop(oldest[1], None) is not None:
-                self._refused_bytes -= oldest[6]
+            del refused[oldest[1]]
+            self._refused_bytes -= oldest[6]
 
     def _give_up_ordinary(self, now_ns: int) -> None:
         """Drop ordinary runs and events that wait here: no root is dropped while one of them does.
@@ -253,27 +295,32 @@ class IntakeQueue:
         A pass over the whole queue, but a rare one: the queue must first fill with roots anew.
         """
         items = self._items
-        # In place, one turn: an event that a finalizer puts meanwhile on this thread stays too.
-        for _ in range(len(items)):
+        for _ in range(len(items)):  # in place, one turn
             event = items.popleft()
-            what, run_id, parent, *_ = event
-            if what == CONTROL:
-                items.append(event)
-            elif run_id in self._refused:
-                end = self._end_of_refused(event)
-                if end is not None:
-                    items.append(end)
-            elif what == START and parent is not None:
-                self._refuse(event)
-                self._drop("overload")
-            elif what == POINT:
-                self._drop("overload")
-            else:
-                items.append((what, run_id, self._known_parent(parent), *event[3:]))
-        self._bytes = sum(event[6] for event in items)
+            self._bytes -= event[6]
+            kept = self._unless_ordinary(event)
+            if kept is not None:
+                items.append(kept)
+                self._bytes += kept[6]
         self._ordinary = False
         # Not before: the ends of those that were just refused may have waited behind them.
         self._forget_refused(now_ns)
+
+    def _unless_ordinary(self, event: HostEvent) -> HostEvent | None:
+        """Return what stays of an event that waits; None for an ordinary one."""
+        what, run_id, parent, *_ = event
+        if what == CONTROL:
+            return event
+        if run_id in self._refused:
+            return self._end_of_refused(event)
+        if what == START and parent is not None:
+            self._refuse(event)
+            self._drop("overload")
+            return None
+        if what == POINT:
+            self._drop("overload")
+            return None
+        return (what, run_id, self._known_parent(parent), *event[3:])
 
     def blocked(self) -> dict[str, float]:
         """Return how many calls waited for room, and how long in all."""

@@ -51,9 +51,11 @@ class Room:
                         break
                     self._changed.wait(left)
             finally:
+                seconds = time.monotonic() - began
+                # No call in an addition: an event that comes in the middle of one may wait as well.
                 self._waiting -= 1
                 self.waits += 1
-                self.waited_seconds += time.monotonic() - began
+                self.waited_seconds += seconds
 
     def opened(self) -> None:
         """Tell those who wait that something was taken. Called on the intake thread."""
