@@ -141,6 +141,21 @@ def test_no_root_is_dropped_while_an_ordinary_run_waits() -> None:
     assert q.take(1) == [], "the end of a run that was given up is not kept alone"
 
 
+def test_no_root_is_dropped_while_a_run_waits_that_came_after_others_were_given_up() -> None:
+    q = queue(events=100)
+    fill(q, 100)
+    for run in range(1000, 1051):
+        q.put(event(START, run))
+    assert len(q) == 52, "the ordinary ones were given up"
+    for run in range(2000, 2040):
+        q.put(event(START, run, 1))
+    for run in range(3000, 3098):
+        q.put(event(START, run))
+    kept = q.take(1000)
+    assert [e[1] for e in kept] == [1, *range(1000, 1051), *range(3000, 3098)]
+    assert q.received == len(kept) + sum(q.dropped.values())
+
+
 def test_no_root_is_dropped_while_an_event_waits() -> None:
     q = queue(events=100)
     q.put(event(START, 1))

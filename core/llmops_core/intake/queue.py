@@ -159,7 +159,7 @@ class IntakeQueue:
                     taken.append(items.popleft())  # noqa: PERF401 - what is taken must not be lost
             freed = sum([event[6] for event in taken])
             self._bytes -= freed
-            if len(items) < self._max_events:
+            if not self._full():
                 self._ordinary = True
         if self._room is not None and taken:
             self._room.opened()
@@ -265,6 +265,10 @@ class IntakeQueue:
         fields = without_long_texts(event[5])
         return (*event[:5], fields, weigh(fields), event[7])
 
+    def _full(self) -> bool:
+        """Whether no ordinary run is admitted, whatever becomes of the refused ones."""
+        return len(self._items) >= self._max_events or self._bytes > self._max_bytes
+
     def _roomy(self) -> bool:
         return len(self._items) < self._max_events + self._max_events // 2
 
@@ -302,7 +306,7 @@ class IntakeQueue:
             if kept is not None:
                 items.append(kept)
                 self._bytes += kept[6]
-        self._ordinary = False
+        self._ordinary = not self._full()  # else they come in at once, and nothing need be taken
         # Not before: the ends of those that were just refused may have waited behind them.
         self._forget_refused(now_ns)
 
