@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from llmops_core.batch import spans_from_arrow
 from llmops_core.errors import ConfigError, QueryError, StorageError
+from llmops_core.forking import renew_after_fork
 from llmops_core.plugins import PluginHost
 from llmops_core.protocols import Storage
 from llmops_core.query import Aggregate, Filter, SpanQuery
@@ -227,10 +228,15 @@ class _LoopThread:
     """An event loop on a daemon thread, started with the first work."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.after_fork()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._process = 0
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Take a new lock, in a forked child: a thread of the parent's may have held the old one."""
+        self._lock = threading.Lock()
 
     def submit(self, work: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import pkgutil
 import threading
 import time
@@ -309,7 +310,7 @@ class Bus:
     """The one listener of this process: which books there are, and the handlers on the bus."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.after_fork()
         self._classes: tuple[type[BaseEvent], ...] = ()
         self._readers: dict[type, Reader] = {}
         self._books: weakref.WeakKeyDictionary[Monitor, Book] = weakref.WeakKeyDictionary()
@@ -317,6 +318,10 @@ class Bus:
         #: Books as a tuple, replaced as a whole: the handlers read it without a lock.
         self._active: tuple[Book, ...] = ()
         self._hooks = Hooks(lambda: self._active, BLOCK.get)
+
+    def after_fork(self) -> None:
+        """Take a new lock, in a forked child: a thread of the parent's may have held the old one."""
+        self._lock = threading.RLock()
 
     def book(self, monitor: Monitor) -> Book:
         """Return what is recorded into a monitor, from now on."""
@@ -387,6 +392,7 @@ class Bus:
 
 
 bus: Final = Bus()
+os.register_at_fork(after_in_child=bus.after_fork)
 
 
 def open_here() -> str | None:

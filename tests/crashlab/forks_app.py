@@ -2,7 +2,8 @@
 
 The locks are found by walking everything that a live monitor and our modules hold, so that a lock that
 is added joins by itself. Each child records, flushes and exits like any program; one that is not gone
-after five seconds prints its stacks and counts as a deadlock. The last line on stdout is JSON.
+after five seconds prints its stacks and counts as a deadlock. One that finds a held lock of the parent's
+in our modules has failed as well, whether it takes it or not. The last line on stdout is JSON.
 """
 
 from __future__ import annotations
@@ -79,8 +80,15 @@ def _named(thing: object) -> Iterator[tuple[str, object]]:
         yield names.get(id(other), ""), other
 
 
-def locks_of(roots: dict[str, object]) -> dict[str, Any]:
-    """Return every lock that is reached from *roots* through objects of ours, by a name for it."""
+def our_modules() -> dict[str, object]:
+    return {n: m for n, m in sys.modules.items() if n.startswith("llmops_")}
+
+
+def locks_of(roots: dict[str, object], *, beyond: tuple[type, ...] = ()) -> dict[str, Any]:
+    """Return every lock that is reached from *roots* through objects of ours, by a name for it.
+
+    What is reached through objects of the sorts *beyond* is left out.
+    """
     found: dict[int, tuple[str, Any]] = {}
     seen: set[int] = set()
     waiting = collections.deque(roots.items())
@@ -89,7 +97,7 @@ def locks_of(roots: dict[str, object]) -> dict[str, Any]:
         if isinstance(thing, LOCKS):
             found.setdefault(id(thing), (name, thing))
             continue
-        if id(thing) in seen or isinstance(thing, threading.Thread):
+        if id(thing) in seen or isinstance(thing, (threading.Thread, *beyond)):
             continue
         seen.add(id(thing))
         is_module = isinstance(thing, types.ModuleType) and name in roots
@@ -148,8 +156,20 @@ def record(monitor: Monitor, count: int, first: int) -> None:
         monitor.recorder.end(run, None, {"outcome": "ok"})
 
 
-def child(monitor: Monitor, number: int, *, full: bool) -> None:
+def inherited(held: list[Any]) -> list[str]:
+    """Return the locks of our modules that nobody renewed: of *held*, those that a child reaches.
+
+    A monitor's own are left out: it takes new ones when it is first used.
+    """
+    theirs = {id(lock) for lock in held}
+    ours = locks_of(our_modules(), beyond=(Monitor,))
+    return [name for name, lock in ours.items() if id(lock) in theirs]
+
+
+def child(monitor: Monitor, number: int, held: list[Any], *, full: bool) -> None:
     faulthandler.dump_traceback_later(DEADLOCK_SECONDS, exit=True)
+    if full and (left := inherited(held)):
+        sys.exit(f"not renewed: {left}")
     record(monitor, SPANS, number << 32)
     if full:  # everything that a program may do
         default_monitor()
@@ -203,8 +223,10 @@ def main(url: str, forks: int) -> None:
             from llmops_integrations.langchain import LLMOpsCallbackHandler
 
             monitors["handler"] = LLMOpsCallbackHandler(monitor=monitor)  # type: ignore[assignment]
-        modules = {n: m for n, m in sys.modules.items() if n.startswith("llmops_")}
-        locks = locks_of({**monitors, **modules})
+        with contextlib.suppress(ImportError):
+            import llmops_integrations.instrumenting
+            import llmops_integrations.langgraph  # noqa: F401
+        locks = locks_of({**monitors, **our_modules()})
         held_at_fork: collections.Counter[str] = collections.Counter()
         met_full: collections.Counter[str] = collections.Counter()
         codes: collections.Counter[int] = collections.Counter()
@@ -223,7 +245,7 @@ def main(url: str, forks: int) -> None:
                     met_full[name] += is_held and full
                 pid = os.fork()
                 if pid == 0:
-                    child(monitor, number, full=full)
+                    child(monitor, number, [locks[name] for name in group], full=full)
             code = end_of(pid)
             codes[code] += 1
             if code:

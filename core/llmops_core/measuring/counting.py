@@ -8,6 +8,7 @@ where rs-bpe is missing. Text that looks like a special token is counted as plai
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,14 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 _lock = threading.Lock()
 _counters: dict[str, Counter | None] = {}
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def counter_for(encoding: str) -> Counter | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from llmops_core.errors import ConfigError
+from llmops_core.forking import renew_after_fork
 
 __all__ = [
     "CollectorRegistry",
@@ -127,6 +128,16 @@ class _LiveCalls:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._calls: OrderedDict[str, Live] = OrderedDict()
+        #: Kept in a forked child, and never looked at.
+        self._parents: list[OrderedDict[str, Live]] = []
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin anew: what the parent keeps is for its own collectors. Called in a forked child."""
+        self._lock = threading.RLock()  # another thread may have held it
+        if self._calls:  # a destructor of the program's objects would act on what is shared
+            self._parents.append(self._calls)
+            self._calls = OrderedDict()
 
     def keep(self, key: str, live: Live) -> None:
         with self._lock:

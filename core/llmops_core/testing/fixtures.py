@@ -19,6 +19,7 @@ import pytest
 
 from llmops_core import Monitor
 from llmops_core.batch import spans_from_arrow
+from llmops_core.forking import renew_after_fork
 from llmops_core.render.span_tree import span_tree
 from llmops_core.span import Span
 
@@ -39,8 +40,13 @@ class FakeClock:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.after_fork()
         self._now_ns = 0
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Take a new lock, in a forked child: a thread of the parent's may have held the old one."""
+        self._lock = threading.Lock()
 
     def monotonic_ns(self) -> int:
         """Return a reading that never goes back."""

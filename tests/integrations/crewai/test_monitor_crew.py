@@ -282,3 +282,32 @@ def test_a_script_that_never_flushes_stores_its_crew(tmp_path):
 
     with open_storage(f"parquet:{tmp_path / 'data'}") as storage:
         assert span_tree(spans_from_arrow(storage.query())) == TREE.format(name="crew")
+
+
+# ---- a fork ----
+
+
+def test_a_child_attaches_though_another_thread_of_its_parent_was_at_it():
+    script = """
+import faulthandler, os, threading
+from llmops_core import Monitor
+from llmops_integrations.crewai import CrewListener
+from llmops_integrations.crewai.listener import bus
+held = threading.Event()
+def hold():
+    with bus._lock:
+        held.set()
+        threading.Event().wait()
+threading.Thread(target=hold, daemon=True).start()
+assert held.wait(20)
+pid = os.fork()
+if pid == 0:
+    faulthandler.dump_traceback_later(60, exit=True)
+    with CrewListener(Monitor("memory:")):
+        os._exit(0)
+os._exit(os.waitpid(pid, 0)[1] >> 8)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
