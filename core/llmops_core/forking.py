@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: How long a failed attempt to open keeps others from being made.
 RETRY_SECONDS: Final = 30.0
+#: The key of the one attempt to open that there may be at a time.
+_NOW: Final = "now"
 
 
 class HasLocks(Protocol):
@@ -89,48 +91,73 @@ class Reopening:
     def __init__(self, open_it: Callable[[], bool], failed: Callable[[Exception], None]) -> None:
         self._open = open_it
         self._failed = failed
-        self._thread: threading.Thread | None = None
-        self._next_try = 0.0
-        #: Never waited for, so that a signal handler that comes in between cannot wait for itself.
+        #: The attempt that is under way: a lock that is taken by whoever runs it or calls it off. One
+        #: enters by ``setdefault``, which is one step of the interpreter's: nobody waits for that, and
+        #: a signal handler that comes in between cannot wait for itself.
+        self._attempts: dict[str, threading.Lock] = {}
+        #: Told when an attempt is over. Re-entrant: a signal handler may flush in the middle of a wait.
         #: Made in the child, like all of this: no thread of the parent's holds it.
-        self._beginning = threading.Lock()
+        self._changed = threading.Condition()
+        self._next_try = 0.0
         self.opened = False
 
     def start(self) -> None:
         """Start to open, unless it is under way or has just failed. Never waits, never raises."""
-        if self.opened or not self._beginning.acquire(blocking=False):
-            return  # it is open, or another thread begins to open it
-        try:
-            self._begin()
-        finally:
-            self._beginning.release()
-
-    def _begin(self) -> None:
-        # In this order: a thread that opened is forgotten after it has said that it did.
-        if self._thread is not None or self.opened or time.monotonic() < self._next_try:
+        if self._attempts or self._is_settled():
             return
-        self._thread = threading.Thread(target=self._run, name="llmops-open", daemon=True)
+        attempt = threading.Lock()
         try:
-            self._thread.start()
+            if self._attempts.setdefault(_NOW, attempt) is attempt:
+                self._begin(attempt)
+        except BaseException:  # Ctrl-C: the thread may run by now, or never
+            self._call_off(attempt)
+            raise
+
+    def _begin(self, attempt: threading.Lock) -> None:
+        # Once more: an attempt that ended since we looked was forgotten after it had said how it went.
+        if self._is_settled():
+            self._call_off(attempt)
+            return
+        try:
+            threading.Thread(
+                target=self._run, args=(attempt,), name="llmops-open", daemon=True
+            ).start()
         except RuntimeError as error:
-            self._thread = None
             self._failed_with(error)
+            self._call_off(attempt)
+
+    def _is_settled(self) -> bool:
+        return self.opened or time.monotonic() < self._next_try
 
     def wait(self, timeout: float) -> bool:
         """Start to open and wait for it, at most *timeout* seconds; say whether it is open."""
         self.start()
-        thread = self._thread
-        if thread is not None:
-            thread.join(timeout)
+        attempt = self._attempts.get(_NOW)
+        if attempt is not None:
+            # Not for the thread: it may not have started yet, and then it cannot be joined.
+            with self._changed:
+                self._changed.wait_for(lambda: self._attempts.get(_NOW) is not attempt, timeout)
         return self.opened
 
-    def _run(self) -> None:
+    def _run(self, attempt: threading.Lock) -> None:
+        if not attempt.acquire(blocking=False):
+            return  # called off
         try:
             self.opened = self._open()
         except Exception as error:  # the child works on; its events wait in the bounded queue
             self._failed_with(error)
         finally:
-            self._thread = None
+            self._forget(attempt)
+
+    def _call_off(self, attempt: threading.Lock) -> None:
+        if attempt.acquire(blocking=False):
+            self._forget(attempt)
+
+    def _forget(self, attempt: threading.Lock) -> None:
+        if self._attempts.get(_NOW) is attempt:
+            del self._attempts[_NOW]
+        with self._changed:
+            self._changed.notify_all()
 
     def _failed_with(self, error: Exception) -> None:
         self._next_try = time.monotonic() + RETRY_SECONDS
