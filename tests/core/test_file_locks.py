@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from llmops_core import Monitor, RetryableError, SpanBatch
+from llmops_core import Filter, Monitor, RetryableError, SpanBatch, SpanQuery
 from llmops_core import pipeline as pipeline_module
 from llmops_core.journal.lock import FileLock, is_locked
 from llmops_core.journal.recovery import recover, writers
@@ -22,6 +22,7 @@ from llmops_core.journal.writer import Journal
 from llmops_core.storage.memory import MemoryStorage
 from llmops_core.storage.parquet import ParquetStorage
 from llmops_core.storage.parquet import lock as lock_module
+from llmops_core.storage.parquet.files import ALONE_NAME
 from llmops_core.storage.parquet.lock import writing
 from llmops_core.testing import make_batch, make_span
 
@@ -159,6 +160,123 @@ def test_a_folder_that_stays_locked_is_told_instead_of_waited_for(
         asyncio.run(ParquetStorage(tmp_path).write(batch))
     lock.release()
     asyncio.run(ParquetStorage(tmp_path).write(batch))
+
+
+# ---- one who wants a folder alone, beside writers ----
+
+
+class NotYetError(Exception):
+    """A writer was to wait; in these tests it gives up."""
+
+
+class Time:
+    """Stands for ``time``: what is slept passes at once, after *meanwhile* was called."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self.now = 0.0
+        self._meanwhile = meanwhile
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self._meanwhile()
+
+
+def give_up() -> None:
+    raise NotYetError
+
+
+def begun(folder: Path) -> contextlib.ExitStack:
+    """Begin to write, if that needs no waiting; close what is returned to be done."""
+    waiting, lock_module.time = lock_module.time, Time(give_up)  # type: ignore[assignment]
+    try:
+        with contextlib.ExitStack() as held, contextlib.suppress(NotYetError):
+            held.enter_context(writing(folder))
+            return held.pop_all()
+    finally:
+        lock_module.time = waiting
+    return contextlib.ExitStack()
+
+
+def test_writers_whose_turns_overlap_let_one_in_who_wants_the_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = [begun(tmp_path)]
+
+    def relieve() -> None:  # there is no moment at which nobody writes, unless the next one waits
+        running.append(begun(tmp_path))
+        running.pop(0).close()
+
+    monkeypatch.setattr(lock_module, "time", Time(relieve))
+    for _ in range(2):  # the second time the file is there
+        with writing(tmp_path, alone=True), pytest.raises(BlockingIOError):
+            FileLock(os.open(tmp_path, os.O_RDONLY), shared=True)
+        running.append(begun(tmp_path))
+    monkeypatch.setattr(lock_module, "time", Time(give_up))
+    with writing(tmp_path):
+        """They go on."""
+
+
+def test_one_who_is_stopped_before_it_has_the_folder_holds_no_writer_back_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = FileLock(os.open(tmp_path / ALONE_NAME, os.O_RDWR | os.O_CREAT))
+    time = Time(lambda: None)
+    monkeypatch.setattr(lock_module, "time", time)
+    with writing(tmp_path):
+        assert 0 < time.now < lock_module.WRITING_SECONDS
+    with writing(tmp_path, alone=True):  # nor another one, who asks for the folder all the same
+        """It was free."""
+    stopped.release()
+
+
+def test_one_who_is_killed_before_it_has_the_folder_holds_no_writer_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = """
+from types import SimpleNamespace
+from llmops_core.storage.parquet import lock
+def die(seconds):
+    fork()
+    time.sleep(0.5)  # so that the child has begun
+    os.kill(os.getpid(), signal.SIGKILL)
+with lock.writing(root):
+    lock.time = SimpleNamespace(monotonic=time.monotonic, sleep=die)
+    with lock.writing(root, alone=True):
+        pass
+"""
+    for done in run(tmp_path, "python", body):
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert (tmp_path / ALONE_NAME).exists()
+        monkeypatch.setattr(lock_module, "time", Time(give_up))
+        with writing(tmp_path), writing(tmp_path):
+            """Nobody is waited for."""
+
+
+def test_a_deletion_works_where_no_file_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / ALONE_NAME).symlink_to("elsewhere")  # refused, as by a full disk
+    with writing(tmp_path, alone=True), pytest.raises(BlockingIOError):
+        FileLock(os.open(tmp_path, os.O_RDONLY), shared=True)
+    with writing(tmp_path):
+        """Nobody is waited for."""
+
+
+def test_what_a_deletion_leaves_in_the_folder_is_no_data(tmp_path: Path) -> None:
+    async def delete_one() -> list[int]:
+        storage = ParquetStorage(tmp_path)
+        await storage.open()
+        await storage.write(make_batch([make_span(1), make_span(2)], writer_id="w1"))
+        deleted = await storage.delete(SpanQuery(where=(Filter("name", "=", "span-1"),)))
+        left = await storage.query(SpanQuery())
+        await storage.close()
+        return [deleted, left.num_rows]
+
+    assert asyncio.run(delete_one()) == [1, 1]
+    assert (tmp_path / ALONE_NAME).stat().st_size == 0
+    assert not [path for path in tmp_path.glob("**/*.parquet") if "events_" not in path.name]
 
 
 def test_asking_for_a_lock_leaves_it_free(tmp_path: Path) -> None:

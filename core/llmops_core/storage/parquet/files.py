@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyarrow import fs
 
 __all__ = [
+    "ALONE_NAME",
     "LOCK_NAME",
     "RangeFile",
     "compacted_name",
@@ -57,6 +58,8 @@ _DAY_MICROS: Final = 86_400_000_000
 _STALE_SECONDS: Final = 600
 #: Held by the one process that compacts a folder.
 LOCK_NAME: Final = ".compacting"
+#: Held by whoever deletes or replaces and waits until nobody writes.
+ALONE_NAME: Final = ".deleting"
 # Far below the grace that replaced files are given.
 _SLOW_SCAN_SECONDS: Final = 0.5
 

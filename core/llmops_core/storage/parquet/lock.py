@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmops_core.errors import RetryableError
-from llmops_core.journal.lock import FileLock
-from llmops_core.storage.parquet.files import LOCK_NAME
+from llmops_core.journal.lock import FileLock, is_locked
+from llmops_core.storage.parquet.files import ALONE_NAME, LOCK_NAME
 
 __all__ = ["CompactorLock", "owner", "writing"]
 
@@ -23,6 +23,9 @@ _PAUSE_SECONDS: Final = 0.02
 #: How long it waits for the right to write: the others hold it for one write, or one search of the
 #: journals. A process that is stopped in the middle must not stop the others for good.
 WRITING_SECONDS: Final = 10.0
+#: How long a writer lets one go first who wants the folder alone: it may be stopped, too. What is left
+#: of the time is for the folder itself.
+POLITE_SECONDS: Final = 5.0
 
 
 class CompactorLock:
@@ -73,29 +76,55 @@ def writing(folder: Path, *, alone: bool = False) -> Iterator[None]:
     finds it. Blocks for as long as the others hold it, which is not long; raises ``RetryableError``
     after ten seconds.
     """
-    lock = _taken(folder, alone)
-    try:
+    with contextlib.ExitStack() as held:
+        _take(folder, alone, held)
         yield
-    finally:
-        lock.release()
 
 
-def _taken(folder: Path, alone: bool) -> FileLock:
-    deadline, pause = time.monotonic() + WRITING_SECONDS, 0.001
+def _take(folder: Path, alone: bool, held: contextlib.ExitStack) -> None:
+    began, pause, announced = time.monotonic(), 0.001, False
     while True:
-        # The folder itself is what is locked: no file more, and it works where the disk is full.
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return FileLock(descriptor, shared=not alone)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise RetryableError(
-                    f"folder {str(folder)!r} has been locked for {WRITING_SECONDS:.0f} s",
-                    "expected whoever writes or deletes there to be done in a moment",
-                    "look for a process that is stopped (state T in ps)",
-                ) from None
+        waited = time.monotonic() - began
+        if alone and not announced:
+            announced = _announce(folder, held)
+        if alone or waited > POLITE_SECONDS or not _is_announced(folder):
+            with contextlib.suppress(BlockingIOError):
+                # The folder itself is what is locked: no file more, and it works where the disk is full.
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                held.callback(FileLock(descriptor, shared=not alone).release)
+                return
+        if waited > WRITING_SECONDS:
+            raise RetryableError(
+                f"folder {str(folder)!r} has been locked for {WRITING_SECONDS:.0f} s",
+                "expected whoever writes or deletes there to be done in a moment",
+                "look for a process that is stopped (state T in ps)",
+            )
         time.sleep(pause)
         pause = min(2 * pause, _PAUSE_SECONDS)
+
+
+# Writers whose turns overlap never leave a folder free, and a moment between two of them is hardly ever
+# that in which one who wants it alone asks. So that one holds a second lock from before it asks until it
+# is done, and no writer begins meanwhile. This is a courtesy, and what is right hangs on the folder's lock
+# alone: an older version knows nothing of it, and neither a full disk nor another user's file is in the way.
+
+
+def _announce(folder: Path, held: contextlib.ExitStack) -> bool:
+    """Hold new writers back, without waiting for another one that does; say whether it is we."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        lock = FileLock(os.open(folder / ALONE_NAME, flags, 0o600))
+    except OSError:
+        return False
+    held.callback(lock.release)
+    return True
+
+
+def _is_announced(folder: Path) -> bool:
+    try:
+        return is_locked(folder / ALONE_NAME)
+    except OSError:  # nobody has deleted anything yet
+        return False
 
 
 def owner(folder: Path) -> dict[str, Any] | None:
