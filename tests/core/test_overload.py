@@ -168,6 +168,24 @@ def test_no_root_is_dropped_while_an_event_waits() -> None:
     assert q.dropped == {"overload": 99}
 
 
+def test_no_error_of_a_refused_run_is_dropped_while_an_ordinary_run_waits() -> None:
+    q = IntakeQueue(1000, 100 * EVENT_BYTES, lambda: None)
+    fill(q, 101)
+    for run in range(200, 220):
+        q.put(event(START, run, 101))
+    for run in range(300, 500):
+        q.put(event(START, run, 101))
+        q.put(event(END, run, 101, outcome="error"))
+        assert not [e for e in q._items if e[2] in q._refused], "its parent may be given up for it"
+    kept = q.take(1000)
+    errors = kept[1:]
+    assert kept[0][:2] == (START, 1)
+    assert [e[1] for e in errors] == list(range(300, 300 + len(errors)))
+    assert len(errors) == 75, "with the refused runs that are remembered, half as many bytes again"
+    assert {e[2] for e in errors} == {1}
+    assert q.received == len(kept) + sum(q.dropped.values())
+
+
 def test_when_only_roots_are_left_they_are_dropped_and_counted() -> None:
     q = queue(events=100)
     for run in range(500):

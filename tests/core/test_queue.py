@@ -221,6 +221,47 @@ def test_refused_runs_count_against_the_bytes_of_the_queue() -> None:
     assert q._refused_bytes == 0
 
 
+@pytest.mark.parametrize("said", [{}, {"attributes": {"a": "x" * 4000}}, {"tags": ("x" * 4000,)}])
+def test_refused_runs_that_fail_stay_within_half_as_many_bytes_again(said: dict[str, Any]) -> None:
+    most = MEGABYTE
+    q = queue(events=50_000, size=most)
+    recorder = recorder_of(q)
+    tracemalloc.start()
+    try:
+        recorder.start(1, None, {"kind": "workflow"})
+        for run in range(2, 5000):
+            mine = {name: copied(value) for name, value in said.items()}
+            recorder.start(run, 1, {"kind": "tool", "name": "t", **mine})
+            recorder.end(run, 1, {"kind": "tool", "name": "t", "outcome": "error", **mine})
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert q.bytes <= 1.5 * most
+    assert kept < 1.5 * most, f"{kept:,} bytes"
+    assert q.bytes == sum(e[6] for e in q._items)
+    assert ledger_holds(q, 0)
+    assert bool(q.content_shed) == bool(said), "texts that were lost are counted"
+    assert [e for e in q._items if e[0] == START] == [q._items[0]], (
+        "the root; no ordinary run waits"
+    )
+    assert len(q) - 1 > most / (EVENT_BYTES + 400), "what is there are the errors"
+
+
+def test_a_refused_run_that_fails_loses_what_its_start_said_at_length_before_it_is_lost() -> None:
+    q = queue(events=1000, size=100_000)
+    for run in range(1, 200):
+        q.put(event(START, run, None if run == 1 else 1, kind="tool", tags=("x" * 1000,)))
+    refused = list(q._refused)[-1]
+    q.put(event(END, refused, 1, outcome="error", error_message="why " * 1000))
+    end = q.take(1000)[-1]
+    assert end[:3] == (END, refused, 1)
+    assert end[5]["kind"] == "tool"
+    assert end[5]["_start"] == (refused, refused)
+    assert "tags" not in end[5]
+    assert end[5]["error_message"].startswith("why why")
+    assert end[6] < 2 * EVENT_BYTES
+
+
 def test_a_closed_queue_takes_nothing_and_counts_it() -> None:
     q = queue()
     q.closed = True

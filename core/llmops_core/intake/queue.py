@@ -228,7 +228,8 @@ class IntakeQueue:
         what, run_id, parent, *_ = event
         if self._refused:
             if what != START and run_id in self._refused:
-                return self._end_of_refused(event)
+                end = self._end_of_refused(event)
+                return None if end is None else self._error_of_refused(end)
             self._forget_refused(event[3])
             parent = self._known_parent(parent)
         weight = weigh(event[5])
@@ -247,7 +248,8 @@ class IntakeQueue:
         # Roots may use half as much again: who loses a root loses the whole picture.
         if what == START and parent is None:
             if not self._roomy() and self._ordinary:
-                self._give_up_ordinary(event[3])
+                self._give_up_ordinary()
+                self._forget_refused(event[3])
             if self._roomy():
                 return self._bare(event)
         if what == START:
@@ -260,10 +262,28 @@ class IntakeQueue:
         """Return what is kept of an event that is kept beyond all bytes."""
         if event[6] == EVENT_BYTES or self._held_bytes <= self._max_bytes:
             return event
-        if not self._has_content(event):  # then it is counted already
-            self.content_shed += 1
         fields = without_long_texts(event[5])
-        return (*event[:5], fields, weigh(fields), event[7])
+        weight = weigh(fields)
+        if weight < event[6] and not self._has_content(event):  # else it is counted already
+            self.content_shed += 1
+        return (*event[:5], fields, weight, event[7])
+
+    def _error_of_refused(self, end: HostEvent) -> HostEvent | None:
+        """Keep the end of a refused run that failed, if need be in place of ordinary runs.
+
+        No start of it waits that would bound how many such ends there are: where everything fails,
+        that is all runs. So they have half as many bytes again, and no more.
+        """
+        most = self._max_bytes + self._max_bytes // 2
+        if self._held_bytes + end[6] > most and self._ordinary:
+            self._give_up_ordinary()
+            # Its parent may have waited there. Asked before any of them is forgotten.
+            end = (*end[:2], self._known_parent(end[2]), *end[3:])
+            self._forget_refused(end[3])
+        if self._held_bytes + end[6] > most:
+            self._drop("overload")
+            return None
+        return end
 
     def _full(self) -> bool:
         """Whether no ordinary run is admitted, whatever becomes of the refused ones."""
@@ -293,10 +313,11 @@ class IntakeQueue:
             del refused[oldest[1]]
             self._refused_bytes -= oldest[6]
 
-    def _give_up_ordinary(self, now_ns: int) -> None:
-        """Drop ordinary runs and events that wait here: no root is dropped while one of them does.
+    def _give_up_ordinary(self) -> None:
+        """Drop ordinary runs and events that wait: no root or error is dropped while one does.
 
-        A pass over the whole queue, but a rare one: the queue must first fill with roots anew.
+        A pass over the whole queue, but a rare one: it must first fill with those anew. None of the
+        runs is forgotten yet, whatever they weigh: their ends may wait behind them.
         """
         items = self._items
         for _ in range(len(items)):  # in place, one turn
@@ -307,8 +328,6 @@ class IntakeQueue:
                 items.append(kept)
                 self._bytes += kept[6]
         self._ordinary = not self._full()  # else they come in at once, and nothing need be taken
-        # Not before: the ends of those that were just refused may have waited behind them.
-        self._forget_refused(now_ns)
 
     def _unless_ordinary(self, event: HostEvent) -> HostEvent | None:
         """Return what stays of an event that waits; None for an ordinary one."""
@@ -349,10 +368,10 @@ class IntakeQueue:
             self._drop("overload")
             return None
         # The run was refused, and then it failed: errors are kept, with what its start said.
-        event = self._bare(self._without_content(event))
         fields = {**start[5], **event[5], "_start": (start[3], start[4])}
         parent = self._known_parent(start[2])
-        return (END, event[1], parent, event[3], event[4], fields, weigh(fields), event[7])
+        end = (END, event[1], parent, event[3], event[4], fields, weigh(fields), event[7])
+        return self._bare(self._without_content(end))  # as a whole: the start has long texts too
 
     def _without_content(self, event: HostEvent, *, count: bool = True) -> HostEvent:
         if count and self._has_content(event):
