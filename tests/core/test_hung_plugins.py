@@ -747,4 +747,5 @@ def test_at_the_limit_of_descriptors_a_close_waits_for_a_slow_hook(
     threading.Timer(3, go.set).start()  # past the half second after which it is left behind
     assert monitor.close(30).complete
     assert "monitor.close: OSError" not in monitor.stats()["failures"]
-    assert not [t for t in threading.enumerate() if t.name == "llmops-storage"]
+    assert monitor._pipeline is not None
+    assert not monitor._pipeline.lane.worker.is_alive(), "the rest was closed, too"
