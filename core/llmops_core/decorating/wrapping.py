@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
@@ -193,7 +194,7 @@ async def _drive_async(
 ) -> AsyncGenerator[Any, Any]:
     operation.start_safely(call, args, kwargs)
     items = Items(operation, call)
-    step: Callable[[], Any] = generator.__anext__
+    step: Callable[[], Any] = functools.partial(_first_step, generator)
     try:
         while True:
             operation.enter(call)
@@ -226,3 +227,21 @@ async def _drive_async(
     except BaseException as error:
         items.fail(error)
         raise
+
+
+def _first_step(generator: AsyncGenerator[Any, Any]) -> Any:
+    """Start a generator that is ours to close, so that the event loop does not learn of it.
+
+    A loop that knew both would close both at once, where closing the outer one closes the inner
+    one. And the garbage collector may come upon the inner one first, which has to wait too.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    try:
+        sys.set_asyncgen_hooks(None, _left_to_the_outer)
+        return generator.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _left_to_the_outer(_generator: AsyncGenerator[Any, Any]) -> None:
+    """Close nothing."""
