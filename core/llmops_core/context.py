@@ -73,10 +73,14 @@ _TRACE: Final[ContextVar[_Held | None]] = ContextVar("llmops_trace", default=Non
 
 
 def _value_of(variable: ContextVar[_Held | None]) -> Any:
-    held = variable.get()
+    held = _counted(variable.get())
+    return held.value if held is not None else None
+
+
+def _counted(held: _Held | None) -> _Held | None:
     while held is not None and held.left:
         held = held.above
-    return held.value if held is not None else None
+    return held
 
 
 def session_here() -> tuple[str, str | None] | None:
@@ -156,7 +160,7 @@ class _Scope:
         self._entered: list[tuple[_Held, Token[_Held | None]]] = []
 
     def __enter__(self) -> str:
-        held = _Held(self._value, self._variable.get())
+        held = _Held(self._value, _counted(self._variable.get()))
         self._entered.append((held, self._variable.set(held)))
         return self._shown
 
@@ -176,6 +180,10 @@ class _Scope:
             self._variable.reset(token)
         except ValueError:  # an async generator that is closed in another context
             held.left = True
+        else:
+            # It counts for good in what was started inside: those above are not asked for again,
+            # and in a function that starts itself anew, as by a timer, they would never end.
+            held.above = None
 
     async def __aenter__(self) -> str:
         return self.__enter__()

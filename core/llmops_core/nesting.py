@@ -22,6 +22,8 @@ __all__ = [
     "ACTIVE",
     "ActiveCall",
     "OpenRun",
+    "active_call",
+    "close",
     "enclosing_run",
     "error_readers",
     "follow_framework",
@@ -62,6 +64,8 @@ class ActiveCall(msgspec.Struct, eq=False):
     late_parent: bool = False
     #: It was left in another context than it was entered in, where it seems to be open still.
     left: bool = False
+    #: What it started may go on, and is still its child.
+    ended: bool = False
 
 
 ACTIVE: Final[ContextVar[ActiveCall | None]] = ContextVar("llmops_call", default=None)
@@ -143,6 +147,28 @@ def outer_run(recorder: object) -> OpenRun | None:
     if not _early and not _late:
         return None
     return _or_later(recorder, _find(_early, recorder))
+
+
+def active_call() -> ActiveCall | None:
+    """Return the call that is active here. One that was left elsewhere is nobody's parent."""
+    call = ACTIVE.get()
+    while call is not None and call.left:
+        call = call.above
+    return call
+
+
+def close(call: ActiveCall) -> None:
+    """Note that a call has ended, and let go of the ended ones above it.
+
+    Its context lives on in what it started. A function that starts itself anew, as by a timer,
+    would hold all its calls before. The ended call hides those of its recorder: nobody asks for
+    them through it, unless it does not count itself.
+    """
+    call.ended = True
+    above = call.above
+    if not call.left:
+        while above is not None and above.ended and _same(above.recorder, call.recorder):
+            above = call.above = above.above
 
 
 def leave(call: ActiveCall) -> None:

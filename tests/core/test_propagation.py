@@ -22,7 +22,7 @@ from llmops_core import (
     monitoring_trace,
     traceparent,
 )
-from llmops_core.context import session_here, trace_here
+from llmops_core.context import _SESSION, session_here, trace_here
 from llmops_core.nesting import ACTIVE
 from llmops_core.testing.fixtures import CapturedSpans, spans
 from llmops_core.trace_context import format_traceparent, parse_traceparent
@@ -383,3 +383,123 @@ def test_nothing_is_active_after_a_call(spans: CapturedSpans) -> None:
 
     call()
     assert ACTIVE.get() is None
+
+
+# ---- what starts itself anew ----
+
+
+def depth_of(held: Any) -> int:
+    depth = 0
+    while held is not None:
+        held, depth = held.above, depth + 1
+    return depth
+
+
+async def test_a_call_that_starts_itself_anew_holds_one_of_those_before(
+    spans: CapturedSpans,
+) -> None:
+    done = asyncio.get_running_loop().create_future()
+    depths: list[int] = []
+
+    @monitor_llm(monitor=spans.monitor)
+    def tick(n: int) -> None:
+        depths.append(depth_of(ACTIVE.get()))
+        if n < 9:
+            asyncio.get_running_loop().call_soon(tick, n + 1)
+        else:
+            done.set_result(None)
+
+    tick(0)
+    await done
+    assert depths == [1] + [2] * 9
+    found = {span.input: span for span in await asyncio.to_thread(spans)}
+    for n in range(1, 10):  # whoever starts a call is its parent, also when it has ended
+        assert found[str(n)].parent_id == found[str(n - 1)].span_id
+
+
+async def test_a_stream_that_ended_is_not_held_by_what_it_started(spans: CapturedSpans) -> None:
+    done = asyncio.get_running_loop().create_future()
+    depths: list[int] = []
+
+    @monitor_llm(monitor=spans.monitor)
+    def items(n: int) -> Any:
+        depths.append(depth_of(ACTIVE.get()))
+        asyncio.get_running_loop().call_soon(read, n + 1)
+        yield n
+
+    def read(n: int) -> None:
+        if n < 9:
+            list(items(n))
+        else:
+            done.set_result(None)
+
+    read(0)
+    await done
+    assert depths == [1] + [2] * 8
+
+
+async def test_calls_that_were_left_elsewhere_are_not_held(spans: CapturedSpans) -> None:
+    depths: list[int] = []
+
+    @monitor_llm(monitor=spans.monitor)
+    async def hangs() -> None:
+        depths.append(depth_of(ACTIVE.get()))
+        await asyncio.Event().wait()
+
+    for _ in range(5):
+        coroutine = hangs()
+        coroutine.send(None)
+        await asyncio.to_thread(coroutine.close)
+    assert depths == [1] * 5
+
+
+async def test_an_ended_call_of_another_monitor_does_not_hide_the_caller(
+    spans: CapturedSpans,
+) -> None:
+    with Monitor(storage="memory:") as other:
+
+        @monitor_llm(monitor=spans.monitor)
+        def leaf() -> None: ...
+
+        @monitor_llm(monitor=other)
+        async def between() -> None:
+            asyncio.get_running_loop().call_soon(leaf)
+
+        @monitor_llm(monitor=spans.monitor)
+        async def top() -> None:
+            await asyncio.create_task(between())
+
+        await asyncio.create_task(top())
+    found = {span.name: span for span in await asyncio.to_thread(spans)}
+    assert found["leaf"].parent_id == found["top"].span_id
+
+
+async def test_a_block_that_starts_itself_anew_holds_one_of_those_before() -> None:
+    done = asyncio.get_running_loop().create_future()
+    depths: list[int] = []
+
+    def tick(n: int) -> None:
+        assert session_here() == (None if n == 0 else (str(n - 1), None))
+        with monitoring_session(str(n)):
+            depths.append(depth_of(_SESSION.get()))
+            if n < 9:
+                asyncio.get_running_loop().call_soon(tick, n + 1)
+            else:
+                done.set_result(None)
+
+    tick(0)
+    await done
+    assert depths == [1] + [2] * 9
+
+
+async def test_blocks_that_were_left_elsewhere_are_not_held() -> None:
+    async def reader() -> AsyncIterator[int]:
+        with monitoring_session("inner"):
+            yield depth_of(_SESSION.get())
+
+    with monitoring_session("outer"):
+        for _ in range(5):
+            items = reader()
+            assert await anext(items) == 2
+            await asyncio.create_task(items.aclose())  # in a copy of this context
+            assert session_here() == ("outer", None)

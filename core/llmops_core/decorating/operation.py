@@ -18,7 +18,7 @@ from llmops_core.freeze.error_text import describe_error
 from llmops_core.intake.drafts import span_id_of
 from llmops_core.intake.recorder import Recorder
 from llmops_core.measuring.published import keep_live
-from llmops_core.nesting import ACTIVE, ActiveCall, leave
+from llmops_core.nesting import ACTIVE, ActiveCall, close, leave
 
 __all__ = ["FRAMEWORK", "TARGET", "Operation", "is_cancelled"]
 
@@ -109,7 +109,7 @@ class Operation:
         """Return a new call; its parent is the nearest of the decorated and the framework's runs."""
         recorder = self.fixed or holding.default_recorder()
         outer = nesting.outer_run(recorder)
-        above = ACTIVE.get()
+        above = nesting.active_call()
         if above is None and outer is None:
             return ActiveCall(new_root_id(), None, recorder, None, None)
         around = nesting.nearest_here(recorder, outer)
@@ -200,6 +200,7 @@ class Operation:
         """Record that a call returned, and leave it."""
         try:
             leave(call)
+            close(call)
             if self.collectors:
                 keep_live(span_id_of(call.run_id), self.collectors, result, args, kwargs or {})
             recorder = call.recorder
@@ -234,6 +235,7 @@ class Operation:
 
     def end(self, call: ActiveCall, fields: dict[str, Any]) -> None:
         """Record the end of a call."""
+        close(call)
         call.recorder.end(call.run_id, call.parent, {**self._end, **fields})
 
     def enter(self, call: ActiveCall) -> None:
