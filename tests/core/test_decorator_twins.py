@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-from collections.abc import AsyncIterator, Callable
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -70,3 +72,171 @@ def test_an_async_generator_in_a_cycle_is_closed_by_its_loop(wrap: Wrap) -> None
     log: list[str] = []
     _nothing, told = half_read(wrap, log, in_a_cycle=True)
     assert (log, told) == (["closing", "closed"], [])
+
+
+@pytest.mark.parametrize("answer", ["yields", "returns", "raises"])
+def test_a_thrown_generator_exit_reaches_the_body_as_it_is(wrap: Wrap, answer: str) -> None:
+    seen: list[BaseException] = []
+
+    @wrap
+    def stream() -> Any:
+        try:
+            yield 1
+        except GeneratorExit as thrown:
+            seen.append(thrown)
+            if answer == "raises":
+                raise
+        if answer == "yields":
+            yield "went on"
+        return "end"
+
+    generator, mine = stream(), GeneratorExit("mine")
+    next(generator)
+    if answer == "yields":
+        assert generator.throw(mine) == "went on"
+    else:
+        with pytest.raises((StopIteration, GeneratorExit)) as left:
+            generator.throw(mine)
+        assert left.value is mine if answer == "raises" else left.value.args == ("end",)
+    assert seen == [mine]
+
+
+async def test_a_thrown_generator_exit_reaches_an_async_body_as_it_is(wrap: Wrap) -> None:
+    seen: list[BaseException] = []
+
+    @wrap
+    async def stream() -> AsyncIterator[object]:
+        try:
+            yield 1
+        except GeneratorExit as thrown:
+            seen.append(thrown)
+            yield "went on"
+
+    generator, mine = stream(), GeneratorExit("mine")
+    await generator.__anext__()
+    assert await generator.athrow(mine) == "went on"
+    assert seen == [mine]
+
+
+def test_a_generator_that_ends_quietly_when_it_is_closed_is_abandoned(
+    spans: CapturedSpans,
+) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    def stream() -> Iterator[str]:
+        with contextlib.suppress(GeneratorExit):
+            yield "a"
+
+    generator: Any = stream()
+    next(generator)
+    generator.close()
+    assert [(s.outcome, s.output) for s in spans()] == [("abandoned", "a")]
+
+
+# ---- what stays alive ----
+
+
+class Big:
+    """Something whose life can be watched."""
+
+
+def read_one(wrap: Wrap) -> tuple[object, Any]:
+    @wrap
+    def stream() -> Iterator[Any]:
+        yield Big()
+        yield None
+
+    generator: Any = stream()
+    return generator, weakref.ref(next(generator))
+
+
+def send_one(wrap: Wrap) -> tuple[object, Any]:
+    @wrap
+    def stream() -> Any:
+        yield
+        yield
+
+    generator, sent = stream(), Big()
+    next(generator)
+    generator.send(sent)
+    return generator, weakref.ref(sent)
+
+
+def give_one(wrap: Wrap) -> tuple[object, Any]:
+    @wrap
+    def stream(given: Big) -> Iterator[None]:
+        del given
+        yield
+
+    given = Big()
+    generator: Any = stream(given)
+    next(generator)
+    return generator, weakref.ref(given)
+
+
+def throw_one(wrap: Wrap) -> tuple[object, Any]:
+    @wrap
+    def stream() -> Any:
+        with contextlib.suppress(ValueError):
+            yield
+        yield
+
+    class Thrown(ValueError):
+        pass
+
+    generator, thrown = stream(), Thrown()
+    next(generator)
+    generator.throw(thrown)
+    return generator, weakref.ref(thrown)
+
+
+def throw_through(wrap: Wrap) -> tuple[object, Any]:
+    @wrap
+    def stream() -> Any:
+        yield
+
+    class Thrown(ValueError):
+        pass
+
+    generator, thrown = stream(), Thrown()
+    watched = weakref.ref(thrown)
+    next(generator)
+    try:
+        generator.throw(thrown)
+    except ValueError:
+        del thrown
+    return generator, watched
+
+
+def throw_through_async(wrap: Wrap) -> tuple[object, Any]:
+    @wrap
+    async def stream() -> Any:
+        yield
+
+    class Thrown(ValueError):
+        pass
+
+    async def main() -> tuple[object, Any]:
+        generator, thrown = stream(), Thrown()
+        watched = weakref.ref(thrown)
+        await generator.__anext__()
+        try:
+            await generator.athrow(thrown)
+        except ValueError:
+            del thrown
+        return generator, watched
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "use", [read_one, send_one, give_one, throw_one, throw_through, throw_through_async]
+)
+def test_a_generator_keeps_nothing_that_its_twin_lets_go(
+    wrap: Wrap, use: Callable[[Wrap], tuple[object, Any]]
+) -> None:
+    gc.disable()  # what a cycle keeps would go with it
+    try:
+        _generator, watched = use(wrap)
+        assert watched() is None
+    finally:
+        gc.enable()

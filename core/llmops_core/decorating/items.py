@@ -38,11 +38,13 @@ class Items:
         self._cut = 0
         self._first = True
         self._left = False
+        self._closed = False
         self._is_model = operation.kind == "llm"
         self._usage: dict[str, Any] = {}
 
     def add(self, item: object) -> None:
         """Take an item. Called on the consumer's thread; raises only where a breaker stops the run."""
+        self._closed = False
         try:
             if self._first:
                 self._first = False
@@ -67,6 +69,9 @@ class Items:
 
     def finish(self, value: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record that the generator ended; *value* is what it returned."""
+        if self._closed:  # it may end quietly then, but nobody read it to its end
+            self.fail(GeneratorExit())
+            return
         operation, call = self._operation, self._call
         try:
             if operation.collectors:
@@ -79,12 +84,13 @@ class Items:
             self._recorder.report("finish", error)
 
     def is_left_by(self, thrown: BaseException) -> None:
-        """Note what was thrown in while the reader was at work.
+        """Note what was thrown in while the reader was at work, or that it closes the generator.
 
         A reader that is cancelled learns it where it waits itself. If the generator is told so
         between two items, its reader is gone, and the event loop cancels the closing of it.
         """
         self._left = is_cancelled(thrown)
+        self._closed = isinstance(thrown, GeneratorExit)
 
     def fail(self, error: BaseException) -> None:
         """Record that the generator raised, was closed or was cancelled."""

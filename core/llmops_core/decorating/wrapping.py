@@ -140,31 +140,28 @@ def _drive(
     kwargs: dict[str, Any],
 ) -> Generator[Any, Any, Any]:
     operation.start_safely(call, args, kwargs)
+    if not operation.collectors:
+        args, kwargs = (), {}
     items = Items(operation, call)
-    step: Callable[[], Any] = generator.__next__
+    step: Callable[[Any], Any] = generator.send
+    given: Any = None
+    box: list[Any] = []  # emptied by the yield itself: a variable would keep each item alive
     try:
         while True:
             operation.enter(call)
             try:
-                item = step()
+                box.append(step(given))
             finally:
+                given = None  # it would stay until the next step; an exception for good, in a cycle
                 operation.leave(call)
-            items.add(item)
+            items.add(box[0])
             try:
-                sent = yield item
-            except GeneratorExit:
-                operation.enter(call)
-                try:
-                    generator.close()
-                finally:
-                    operation.leave(call)
-                raise
-            except BaseException as thrown:
-                step = functools.partial(generator.throw, thrown)
+                given = yield box.pop()
+            except BaseException as thrown:  # also GeneratorExit: a body may answer it
+                items.is_left_by(thrown)
+                step, given = generator.throw, thrown
             else:
-                step = (
-                    generator.__next__ if sent is None else functools.partial(generator.send, sent)
-                )
+                step = generator.send
     except StopIteration as stop:
         items.finish(stop.value, args, kwargs)
         return stop.value
@@ -193,34 +190,28 @@ async def _drive_async(
     kwargs: dict[str, Any],
 ) -> AsyncGenerator[Any, Any]:
     operation.start_safely(call, args, kwargs)
+    if not operation.collectors:
+        args, kwargs = (), {}
     items = Items(operation, call)
-    step: Callable[[], Any] = functools.partial(_first_step, generator)
+    step: Callable[[Any], Any] = functools.partial(_first_step, generator)
+    given: Any = None
+    box: list[Any] = []
     try:
         while True:
             operation.enter(call)
             try:
-                item = await step()
+                box.append(await step(given))
             finally:
+                given = None
                 operation.leave(call)
-            items.add(item)
+            items.add(box[0])
             try:
-                sent = yield item
-            except GeneratorExit:
-                operation.enter(call)
-                try:
-                    await generator.aclose()
-                finally:
-                    operation.leave(call)
-                raise
+                given = yield box.pop()
             except BaseException as thrown:
                 items.is_left_by(thrown)
-                step = functools.partial(generator.athrow, thrown)
+                step, given = generator.athrow, thrown
             else:
-                step = (
-                    generator.__anext__
-                    if sent is None
-                    else functools.partial(generator.asend, sent)
-                )
+                step = generator.asend
     except StopAsyncIteration:
         items.finish(None, args, kwargs)
         return
@@ -229,7 +220,7 @@ async def _drive_async(
         raise
 
 
-def _first_step(generator: AsyncGenerator[Any, Any]) -> Any:
+def _first_step(generator: AsyncGenerator[Any, Any], nothing: None) -> Any:
     """Start a generator that is ours to close, so that the event loop does not learn of it.
 
     A loop that knew both would close both at once, where closing the outer one closes the inner
@@ -238,7 +229,7 @@ def _first_step(generator: AsyncGenerator[Any, Any]) -> Any:
     hooks = sys.get_asyncgen_hooks()
     try:
         sys.set_asyncgen_hooks(None, _left_to_the_outer)
-        return generator.__anext__()
+        return generator.asend(nothing)
     finally:
         sys.set_asyncgen_hooks(*hooks)
 
