@@ -47,6 +47,9 @@ REMOTE_PARENT: Final = "llmops.remote_parent"
 #: Bits of a UUID of version 7 that are random, below its milliseconds; and those that are fixed.
 _VERSION: Final = 7 << 76 | 2 << 62
 _RANDOM: Final = ((1 << 80) - 1) & ~(0xF << 76 | 3 << 62)
+#: What ``type`` itself keeps: a metaclass has no say in it.
+_mro_of: Final = vars(type)["__mro__"].__get__
+_qualname_of: Final = vars(type)["__qualname__"].__get__
 
 
 class Joined(NamedTuple):
@@ -256,10 +259,10 @@ def id_text(value: object) -> str | None:
     """Return an id as text. Plain values only: nothing here calls code of an unknown class."""
     if value is None or type(value) is str:
         return value[:MAX_ID] if value else None
-    if str in type(value).__mro__:  # never isinstance: it asks the value itself
+    if any(base is str for base in _mro_of(type(value))):  # isinstance asks the value, == its class
         return str.__str__(value)[:MAX_ID] or None
     if type(value) is int:
         return f"{value:x}"[:MAX_ID] if value.bit_length() > 1024 else str(value)
     if type(value) is UUID:  # not by its module's name: that is the user's to set
         return str(value)
-    return f"<{type(value).__qualname__}>"
+    return f"<{str.__str__(_qualname_of(type(value)))}>"

@@ -6,10 +6,10 @@ the tracer confirms one by the start of its target.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from llmops_integrations.langchain.reading import text
+from llmops_integrations.langchain.reading import class_name, text
 
 __all__ = ["Asked", "asked_by_edge", "asked_by_error", "asked_by_outputs", "asked_by_tool"]
 
@@ -37,7 +37,7 @@ def asked_by_tool(metadata: Mapping[str, Any], inputs: Any) -> Asked | None:
 
 def asked_by_outputs(outputs: Any) -> Iterator[Asked]:
     """Yield the requests in what a node returned: a command, or a list with commands."""
-    for item in outputs if type(outputs) in (list, tuple) else (outputs,):
+    for item in _each(outputs):
         if _is(item, "Command") and item.graph is None:
             yield from _of_command(item)
 
@@ -48,24 +48,23 @@ def asked_by_error(error: BaseException) -> Iterator[Asked]:
     Each graph on the way raises it again, with its own namespace instead of ``__parent__``: only
     the innermost is the request.
     """
-    if type(error).__name__ != "ParentCommand" or len(error.args) != 1:
+    if class_name(type(error))[1] != "ParentCommand" or len(error.args) != 1:
         return
     command = error.args[0]
-    if _is(command, "Command") and command.graph == _PARENT:
+    if _is(command, "Command") and text(command.graph) == _PARENT:
         for asked in _of_command(command):
             yield asked._replace(to_parent=True)
 
 
 def asked_by_edge(outputs: Any) -> Iterator[Asked]:
     """Yield the sends that a conditional edge returned. Plain names are edges, and inferred."""
-    for item in outputs if type(outputs) in (list, tuple) else (outputs,):
+    for item in _each(outputs):
         if _is(item, "Send"):
             yield from _of_send(item)
 
 
 def _of_command(command: Any) -> Iterator[Asked]:
-    goto = command.goto
-    for item in goto if type(goto) in (list, tuple) else (goto,):
+    for item in _each(command.goto):
         if type(item) is str:
             if item and item != _END:
                 yield Asked(item, "command", command.update)
@@ -81,6 +80,11 @@ def _of_send(send: Any) -> Iterator[Asked]:
         yield Asked(node, "send", passed)
 
 
+def _each(value: Any) -> Iterable[Any]:
+    """Return the items of a list or a tuple, else the value alone."""
+    kind = type(value)  # by identity: a metaclass may define __eq__
+    return value if kind is list or kind is tuple else (value,)
+
+
 def _is(value: Any, name: str) -> bool:
-    kind = type(value)
-    return kind.__name__ == name and kind.__module__ == _MODULE
+    return class_name(type(value)) == (_MODULE, name)

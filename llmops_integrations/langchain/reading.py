@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-__all__ = ["MAX_TEXT", "bases", "count", "first_text", "name_of", "plain", "text"]
+__all__ = ["MAX_TEXT", "bases", "class_name", "count", "first_text", "name_of", "plain", "text"]
 
 MAX_TEXT: Final = 1_000  # characters of a name or an attribute
 _INT64: Final = 2**63
 _mro_of: Final = type.__dict__["__mro__"].__get__
+_name_of_class: Final = type.__dict__["__name__"].__get__
+_module_of_class: Final = type.__dict__["__module__"].__get__
 
 
 def plain(value: Any) -> str | None:
@@ -35,6 +37,15 @@ def bases(value: object) -> tuple[type, ...]:
     """Return a value's class and its bases. A metaclass has no say in it."""
     mro: tuple[type, ...] = _mro_of(type(value))
     return mro
+
+
+def class_name(cls: type) -> tuple[str, str]:
+    """Return module and name of a class; a module that is no text becomes empty."""
+    try:
+        module = _module_of_class(cls)
+    except AttributeError:  # a class that C made without one
+        module = None
+    return module if type(module) is str else "", str.__str__(_name_of_class(cls))
 
 
 def text(value: Any) -> str | None:

@@ -158,7 +158,22 @@ class Recording:
         run: Run | None,
         tool_call_id: str | None = None,
     ) -> None:
-        """Record requests for a handoff. What moves inside an agent's own graph is none."""
+        """Record requests for a handoff. What moves inside an agent's own graph is none.
+
+        If one cannot be read, the end of the run that asked is told all the same.
+        """
+        try:
+            self._ask_each(run_id, asked, run, tool_call_id)
+        except (Exception, SystemExit) as error:
+            self._recorder.report("handoff", error)
+
+    def _ask_each(
+        self,
+        run_id: int,
+        asked: Iterable[handoffs.Asked],
+        run: Run | None,
+        tool_call_id: str | None,
+    ) -> None:
         for request in asked:
             if run is not None and run.facts & IN_AGENT and request.mechanism == "send":
                 continue

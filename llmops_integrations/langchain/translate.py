@@ -12,7 +12,7 @@ from typing import Any, Final
 from langchain_core.messages import ToolMessage
 
 from llmops_core import describe_error
-from llmops_integrations.langchain.reading import MAX_TEXT, bases, name_of, text
+from llmops_integrations.langchain.reading import MAX_TEXT, bases, class_name, name_of, text
 
 __all__ = [
     "content_of_tool_output",
@@ -39,9 +39,6 @@ _OUTCOMES: Final[Mapping[tuple[str, str], str]] = {
     ("builtins", "GeneratorExit"): "abandoned",
     ("llmops_core", "Interrupted"): "interrupted",
 }
-
-_name_of_class: Final = type.__dict__["__name__"].__get__
-_module_of_class: Final = type.__dict__["__module__"].__get__
 
 
 # ---- tools, retrievers, chains ----
@@ -115,8 +112,8 @@ def is_placeholder(inputs: object) -> bool:
 def outcome_of_error(error: BaseException) -> str:
     """Return the outcome that an exception stands for: control flow is not an error."""
     for base in bases(error):
-        package = str(_module_of_class(base)).partition(".")[0]
-        outcome = _OUTCOMES.get((package, _name_of_class(base)))
+        module, name = class_name(base)
+        outcome = _OUTCOMES.get((module.partition(".")[0], name))
         if outcome is not None:
             return outcome
     return "error"

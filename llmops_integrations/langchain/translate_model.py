@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llmops_integrations.langchain.reading import count, first_text, name_of, text
+from llmops_integrations.langchain.reading import bases, count, first_text, name_of, text
 
 __all__ = [
     "has_text",
@@ -161,6 +161,9 @@ def has_text(token: object, chunk: object) -> bool:
     if type(token) is str:
         if token:
             return True
-    elif token:  # content blocks
+    elif any(base is str for base in bases(token)):  # never its own __bool__ or __len__
+        if str.__str__(token):
+            return True
+    elif type(token) is list and token:  # content blocks
         return True
     return bool(getattr(getattr(chunk, "message", None), "tool_call_chunks", None))

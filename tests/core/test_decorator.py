@@ -20,7 +20,9 @@ from llmops_core import (
     Monitor,
     Span,
     monitor_llm,
+    monitoring_session,
 )
+from llmops_core.decorating import operation
 from llmops_core.testing.fixtures import CapturedSpans, spans
 
 __all__ = ["spans"]
@@ -411,3 +413,77 @@ def test_a_hostile_argument_costs_the_call_nothing(spans: CapturedSpans) -> None
 
     assert answer(hostile) is hostile
     assert len(spans()) == 1
+
+
+def _watched(calls: list[str]) -> type[type]:
+    """A metaclass that notes whatever of its own code is called."""
+
+    class Watched(type):
+        def __getattribute__(cls, name: str) -> Any:
+            calls.append(name)
+            return type.__getattribute__(cls, name)
+
+        def __eq__(cls, other: object) -> bool:
+            calls.append("==")
+            return cls is other
+
+        __hash__ = type.__hash__
+
+    return Watched
+
+
+def test_no_code_of_the_class_of_a_session_or_of_an_exception_is_called(
+    spans: CapturedSpans,
+) -> None:
+    calls: list[str] = []
+    watched = _watched(calls)
+    session = watched("Tenant", (), {})()
+    failed = watched(
+        "Failed", (Exception,), {"__class__": property(lambda self: calls.append("__class__"))}
+    )("x")
+
+    @monitor_llm(monitor=spans.monitor)
+    def fails() -> None:
+        raise failed
+
+    calls.clear()
+    with monitoring_session(session) as shown, contextlib.suppress(BaseException):
+        fails()
+    found = [call for call in calls if call != "__mro__"]  # Python itself asks for it, to match
+    assert found == []
+    (span,) = spans()
+    assert (span.outcome, span.error_message, span.session_id) == ("error", "x", shown)
+
+
+def test_an_exception_whose_class_has_no_module_ends_its_call(spans: CapturedSpans) -> None:
+    failed = type("Failed", (Exception,), {"__module__": None})
+
+    @monitor_llm(monitor=spans.monitor)
+    def fails() -> None:
+        raise failed("x")
+
+    with pytest.raises(failed):
+        fails()
+    (span,) = spans()
+    assert (span.outcome, span.error_message) == ("error", "x")
+    assert spans.monitor.stats()["failures"] == {}
+
+
+def test_an_end_is_told_though_it_cannot_be_described(
+    spans: CapturedSpans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @monitor_llm(monitor=spans.monitor, operation_type="llm_call")
+    def answer(divisor: int) -> float:
+        return 1 / divisor
+
+    def broken(*args: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(operation, "usage_fields", broken)
+    monkeypatch.setattr(operation, "error_fields", broken)
+    assert answer(1) == 1.0
+    with pytest.raises(ZeroDivisionError):
+        answer(0)
+    ends = [(s.outcome, s.output, s.error_type) for s in in_order(spans)]
+    assert ends == [("ok", None, None), ("error", None, "ZeroDivisionError")]
+    assert spans.monitor.stats()["failures"] == {"handler.finish: RuntimeError": 2}

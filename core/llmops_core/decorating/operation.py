@@ -15,6 +15,7 @@ from llmops_core.decorating.interrupted import Interrupted
 from llmops_core.decorating.usage import usage_fields
 from llmops_core.errors import BreakerTripped
 from llmops_core.freeze.error_text import describe_error
+from llmops_core.freeze.type_names import mro_of, name_of, type_name
 from llmops_core.intake.drafts import span_id_of
 from llmops_core.intake.recorder import Recorder
 from llmops_core.measuring.published import keep_live
@@ -36,6 +37,7 @@ _CANCELLED: Final = frozenset(
         ("greenlet", "GreenletExit"),
     }
 )
+_ARGS: Final = vars(BaseException)["args"].__get__
 
 
 class Operation:
@@ -201,13 +203,16 @@ class Operation:
         try:
             leave(call)
             close(call)
-            if self.collectors:
-                keep_live(span_id_of(call.run_id), self.collectors, result, args, kwargs or {})
             recorder = call.recorder
             fields = self._ok.copy()
-            if self.kind == "llm":
-                fields.update(usage_fields(result))
-            fields["output"] = recorder.freeze(result)
+            try:
+                if self.collectors:
+                    keep_live(span_id_of(call.run_id), self.collectors, result, args, kwargs or {})
+                if self.kind == "llm":
+                    fields.update(usage_fields(result))
+                fields["output"] = recorder.freeze(result)
+            except Exception as error:  # the end is told all the same
+                self._report("finish", error)
             recorder.end(call.run_id, call.parent, fields)
         except Exception as error:
             self._report("finish", error)
@@ -222,11 +227,16 @@ class Operation:
         """Record that a call raised, and leave it."""
         try:
             leave(call)
-            fields = error_fields(error)
+            try:
+                fields = error_fields(error)
+                if output is None and _is_a(error, Interrupted):
+                    args = _ARGS(error)
+                    output = call.recorder.freeze(args[0] if len(args) == 1 else args)
+            except Exception as failure:  # the end is told all the same
+                self._report("finish", failure)
+                fields = {"outcome": "error", "error_type": type_name(type(error))}
             if usage:
                 fields.update(usage)
-            if output is None and isinstance(error, Interrupted):
-                output = call.recorder.freeze(error.args[0] if len(error.args) == 1 else error.args)
             if output is not None:
                 fields["output"] = output
             self.end(call, fields)
@@ -259,9 +269,9 @@ def error_fields(error: BaseException) -> dict[str, Any]:
             return fields
     if is_cancelled(error):
         return {"outcome": "cancelled"}
-    if isinstance(error, GeneratorExit):
+    if _is_a(error, GeneratorExit):
         return {"outcome": "abandoned"}
-    if isinstance(error, Interrupted):
+    if _is_a(error, Interrupted):
         return {"outcome": "interrupted"}
     name, message = describe_error(error)
     return {"outcome": "error", "error_type": name, "error_message": message}
@@ -269,7 +279,13 @@ def error_fields(error: BaseException) -> dict[str, Any]:
 
 def is_cancelled(error: BaseException) -> bool:
     """Whether an exception says that a call was stopped from outside."""
-    for base in type(error).__mro__:
-        if (base.__module__.partition(".")[0], base.__name__) in _CANCELLED:
+    for base in mro_of(type(error)):
+        module, name = name_of(base)
+        if (module.partition(".")[0], name) in _CANCELLED:
             return True
     return False
+
+
+def _is_a(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether an exception is of a class: isinstance may run a property of the exception's."""
+    return any(base is kind for base in mro_of(type(error)))

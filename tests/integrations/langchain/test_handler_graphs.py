@@ -20,6 +20,8 @@ from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
+from llmops_integrations.langchain import handoffs
+
 
 class State(TypedDict):
     seen: Annotated[list[Any], operator.add]
@@ -192,6 +194,29 @@ def test_a_fan_out_is_many_nodes():
         "  task plan [plan] ok",
         *["  task work [work] ok"] * 3,
     ]
+
+
+def test_no_code_of_the_class_of_what_a_task_returns_is_called():
+    calls = []
+
+    class Watched(type):
+        def __getattribute__(cls, name):
+            calls.append(name)
+            return type.__getattribute__(cls, name)
+
+        def __eq__(cls, other):
+            calls.append("==")
+            return cls is other
+
+        __hash__ = type.__hash__
+
+    returned = Watched("Returned", (), {})()
+    calls.clear()
+    assert list(handoffs.asked_by_outputs(returned)) == []
+    assert list(handoffs.asked_by_outputs([returned])) == []
+    assert list(handoffs.asked_by_edge(returned)) == []
+    assert list(handoffs.asked_by_outputs(Command(goto=returned))) == []
+    assert calls == []
 
 
 def test_a_node_has_its_step_and_where_it_stands():

@@ -15,7 +15,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableLambda
 from langchain_kit import FakeMonitor, add, recording, scripted
 
-from llmops_integrations.langchain import LLMOpsCallbackHandler
+from llmops_integrations.langchain import LLMOpsCallbackHandler, handoffs
 from llmops_integrations.langchain.runs import MAX_RUNS, OpenRuns, Run
 
 EVENTS = {
@@ -117,6 +117,55 @@ def test_odd_values_from_a_framework_are_survived(bad):
     handler.on_chain_end(bad, run_id=run_id)
     assert recorder.failures == []
     assert len(recorder.of("end")) == 3
+
+
+def test_no_code_of_a_token_is_called():
+    class Token(str):
+        __slots__ = ()
+
+        def __bool__(self):
+            raise AssertionError
+
+        __len__ = __eq__ = __bool__
+        __hash__ = None
+
+    handler, recorder, _ = recording()
+    run_id = uuid4()
+    handler.on_chat_model_start({}, [[]], run_id=run_id)
+    handler.on_llm_new_token(Token(""), run_id=run_id)
+    assert recorder.of("mark") == []
+    handler.on_llm_new_token(Token("x"), run_id=run_id)
+    assert len(recorder.of("mark")) == 1
+    assert recorder.failures == []
+
+
+def test_an_exception_whose_class_has_an_odd_module_ends_its_run():
+    class Module:
+        def __str__(self):
+            raise AssertionError
+
+    class Failed(Exception):
+        __module__ = Module()
+
+    handler, recorder, _ = recording()
+    run_id = uuid4()
+    handler.on_tool_start({}, "x", run_id=run_id)
+    handler.on_tool_error(Failed("x"), run_id=run_id)
+    assert [end["error_message"] for end in recorder.of("end")] == ["x"]
+
+
+def test_a_run_ends_though_what_it_asks_for_cannot_be_read(monkeypatch):
+    def broken(outputs):
+        yield handoffs.Asked(None.target, "send")
+
+    monkeypatch.setattr(handoffs, "asked_by_outputs", broken)
+    handler, recorder, _ = recording()
+    run_id = uuid4()
+    node = {"langgraph_node": "n", "langgraph_step": 1, "langgraph_checkpoint_ns": "n:1"}
+    handler.on_chain_start({}, {}, run_id=run_id, name="n", tags=["graph:step:1"], metadata=node)
+    handler.on_chain_end([1], run_id=run_id)
+    assert [end["outcome"] for end in recorder.of("end")] == ["ok"]
+    assert [where for where, _ in recorder.failures] == ["handoff"]
 
 
 def test_a_run_that_is_not_stored_costs_no_copy():
