@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
+import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -130,6 +132,52 @@ def test_a_generator_that_ends_quietly_when_it_is_closed_is_abandoned(
     next(generator)
     generator.close()
     assert [(s.outcome, s.output) for s in spans()] == [("abandoned", "a")]
+
+
+# ---- of which sort it is ----
+
+
+async def test_a_coroutine_made_of_a_generator_is_awaited(wrap: Wrap) -> None:
+    @wrap
+    @types.coroutine
+    def answer(question: str) -> Any:
+        yield from asyncio.sleep(0).__await__()
+        return question.upper()
+
+    assert await answer("why") == "WHY"
+    made = answer("why")
+    assert inspect.isawaitable(made)
+    made.close()
+
+
+async def test_a_coroutine_made_of_a_generator_is_recorded_as_one(spans: CapturedSpans) -> None:
+    @monitor_llm(monitor=spans.monitor)
+    @types.coroutine
+    def answer(question: str) -> Any:
+        yield from asyncio.sleep(0).__await__()
+        if question == "fail":
+            raise OSError("gone")
+        return question.upper()
+
+    assert await answer("why") == "WHY"
+    with pytest.raises(OSError, match="gone"):
+        await answer("fail")
+    found = {(s.input, s.outcome, s.output, s.error_message) for s in spans()}
+    assert found == {("why", "ok", "WHY", None), ("fail", "error", None, "gone")}
+
+
+def test_a_generator_has_the_name_of_its_function(wrap: Wrap) -> None:
+    @wrap
+    def letters() -> Iterator[str]:
+        yield "a"
+
+    @wrap
+    async def later() -> AsyncIterator[str]:
+        yield "a"
+
+    for made, name in ((letters(), "letters"), (later(), "later")):
+        assert made.__name__ == name
+        assert made.__qualname__.endswith(f"<locals>.{name}")
 
 
 # ---- what stays alive ----

@@ -71,6 +71,8 @@ def wrap(operation: Operation, function: Callable[..., Any]) -> Callable[..., An
     if _is(inspect.isasyncgenfunction, function):
         return GeneratorFunction(_async_generator(operation, function), function)
     if _is(inspect.isgeneratorfunction, function):
+        if _function_in(function).__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:
+            return _iterable_coroutine(operation, function)
         return GeneratorFunction(_generator(operation, function), function)
     if _is(inspect.iscoroutinefunction, function):
         return _coroutine(operation, function)
@@ -120,6 +122,27 @@ def _coroutine(operation: Operation, function: Callable[..., Any]) -> Callable[.
     return call
 
 
+def _iterable_coroutine(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of ``types.coroutine``: a generator that is awaited; what it yields is the event loop's."""
+    begin, ok, failed = operation.begin, operation.finish_ok, operation.finish_error
+
+    @functools.wraps(function)
+    @types.coroutine
+    def call(*args: Any, **kwargs: Any) -> Any:
+        active = begin(args, kwargs)
+        if active is None:
+            return (yield from function(*args, **kwargs))
+        try:
+            result = yield from function(*args, **kwargs)
+        except BaseException as error:
+            failed(active, error)
+            raise
+        ok(active, result, args, kwargs)
+        return result
+
+    return call
+
+
 def _generator(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -127,9 +150,15 @@ def _generator(operation: Operation, function: Callable[..., Any]) -> Callable[.
         active = operation.place_safely()
         if active is None:
             return generator
-        return _drive(operation, active, generator, args, kwargs)
+        return _named(_drive(operation, active, generator, args, kwargs), generator)
 
     return call
+
+
+def _named(driven: Any, generator: Any) -> Any:
+    """Return what drives a generator under its name, which tracebacks and warnings show."""
+    driven.__name__, driven.__qualname__ = generator.__name__, generator.__qualname__
+    return driven
 
 
 def _drive(
@@ -177,7 +206,7 @@ def _async_generator(operation: Operation, function: Callable[..., Any]) -> Call
         active = operation.place_safely()
         if active is None:
             return generator
-        return _drive_async(operation, active, generator, args, kwargs)
+        return _named(_drive_async(operation, active, generator, args, kwargs), generator)
 
     return call
 
