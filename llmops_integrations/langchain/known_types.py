@@ -44,9 +44,6 @@ def register() -> None:
 
 def _message(message: object, fields: Fields) -> Message:
     """Read a message; a RemoveMessage is one too, of role ``remove``."""
-    # A tool's artifact may be a whole table; one that has any is not kept in the cache, which
-    # would keep the artifact alive with it.
-    fields.get("artifact")
     return fields.message(
         _role(fields),
         fields.get("content"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -191,11 +193,84 @@ def test_a_message_with_nested_arguments_is_walked_each_time() -> None:
     assert plain(value)["tool_calls"][0]["args"] == {"q": [1, 2]}
 
 
-def test_the_cache_keeps_no_artifact_of_a_tool_alive() -> None:
+class Whole:
+    """Stands for what a program holds on to: a table, a parsed answer, a connection."""
+
+
+class WithTable(AIMessage):
+    table: Any = None
+
+
+def _held(*values: object) -> list[Any]:
+    """Freeze the values as often as a graph does, let go of them, and say what is still alive."""
+    wholes = [Whole() for _ in values]
+    alive = [weakref.ref(whole) for whole in wholes]
+    made = [value(whole) for value, whole in zip(values, wholes, strict=True)]  # type: ignore[operator]
     freezer = Freezer()
-    freezer.freeze([ToolMessage("rows", tool_call_id="c1", artifact=object())])
-    freezer.freeze([ToolMessage("rows", tool_call_id="c2")])
-    assert len(freezer._messages._young) == 1
+    for _ in range(3):
+        freezer.freeze(made)
+    del made, wholes
+    gc.collect()
+    return [ref() for ref in alive if ref() is not None]
+
+
+@pytest.mark.parametrize("value", [
+    lambda whole: ToolMessage("rows", tool_call_id="c1", artifact=whole),
+    lambda whole: AIMessage("hi", additional_kwargs={"parsed": whole}),
+    lambda whole: AIMessage("hi", response_metadata={"logprobs": [{"deep": whole}]}),
+    lambda whole: WithTable("hi", table=whole),
+    lambda whole: AIMessage("hi", extra=whole),
+])  # fmt: skip
+def test_the_cache_keeps_nothing_alive_that_was_not_copied(value: Any) -> None:
+    assert _held(value) == []
+
+
+def test_a_kept_history_keeps_nothing_of_the_omitted_messages_alive() -> None:
+    def small(whole: object) -> Any:
+        return HumanMessage("x" * 300)
+
+    def table(whole: object) -> Any:
+        return ToolMessage("rows", tool_call_id="c1", artifact=whole)
+
+    assert _held(small, *[table] * 5, *[small] * 40) == []
+
+
+@pytest.mark.parametrize("more", [
+    {"additional_kwargs": {"audio": b"x" * 1_000_000}},
+    {"additional_kwargs": {"parsed": "x" * 1_000_000}},
+    {"response_metadata": {"logprobs": list(range(1_000))}},
+    {"response_metadata": {"seed": 1 << 8_000_000}},
+])  # fmt: skip
+def test_the_cache_takes_no_message_that_is_large_beside_what_was_copied(more: Any) -> None:
+    freezer = Freezer()
+    freezer.freeze([AIMessage("hi", **more)])
+    assert not freezer._messages._young
+
+
+def test_an_answer_as_providers_give_it_is_frozen_once() -> None:
+    counts = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+    value = AIMessage(
+        "",
+        id="run-1",
+        tool_calls=[CALL],
+        additional_kwargs={"refusal": None, "tool_calls": [{"id": "c1", "function": CALL}]},
+        response_metadata={
+            "token_usage": {**counts, "prompt_tokens_details": {"cached_tokens": 0}},
+            "model_name": "gpt-4o",
+            "logprobs": None,
+            "safety_ratings": [{"category": "HARM", "blocked": False, "score": 0.1}],
+        },
+        usage_metadata={"input_tokens": 9, "output_tokens": 3, "total_tokens": 12},
+    )
+    first = ROOMY.freeze([value]).value[0]
+    assert ROOMY.freeze([value]).value[0] is first
+
+
+def test_the_bytes_of_the_cache_count_all_that_a_message_holds() -> None:
+    freezer = Freezer()
+    for n in range(300):
+        freezer.freeze([AIMessage(f"{n}", additional_kwargs={"note": "x" * 15_000})])
+    assert len(freezer._messages._young) < 300
 
 
 def test_an_empty_content_list_that_is_filled_is_noticed() -> None:

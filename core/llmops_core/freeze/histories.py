@@ -33,14 +33,16 @@ class _KeptHistory:
     """A copied history, what it cost, and what has to be unchanged for it to be used again."""
 
     __slots__ = ("calls", "contents", "copy", "cost", "empty", "items",
-                 "names", "odd", "truncated")  # fmt: skip
+                 "names", "odd", "sizes", "truncated")  # fmt: skip
 
     def __init__(
-        self, items: list[Any], sized: list[Any], kept: list[KeptMessage], copy: list[Any]
+        self, items: list[Any], sizes: list[int], kept: list[KeptMessage], copy: list[Any]
     ) -> None:
-        #: Every message that was looked at: those that were copied, then those that were measured.
+        #: The messages that were copied. Those that were measured are not held, as they may be of
+        #: any size: all that the copy tells of them is their size.
         self.items = items
-        self.contents = [*(one.content for one in kept), *sized]
+        self.sizes = sizes
+        self.contents = [one.content for one in kept]
         self.names = [one.name for one in kept]
         self.calls = [one.calls for one in kept]
         #: Tool calls that were empty, and have to be so still.
@@ -53,12 +55,14 @@ class _KeptHistory:
         self.cost = (0, 0, 0)
         self.truncated = False
 
-    def holds(self, items: list[Any], values_of: Callable[[Any], Any]) -> bool:
+    def holds(self, items: list[Any], measured: list[Any], values_of: Callable[[Any], Any]) -> bool:
         """Whether these are the same messages, and none of them has changed.
 
         As :meth:`KeptMessage.holds` for each, but by loops that C runs.
         """
         if len(items) != len(self.items) or not all(map(is_, items, self.items)):
+            return False
+        if measured and _content_sizes(values_of, measured) != self.sizes:
             return False
         try:
             values = list(map(values_of, items))
@@ -68,7 +72,6 @@ class _KeptHistory:
         return (
             all(map(is_, map(type, values), repeat(dict)))
             and all(map(is_, map(get, values, repeat("content")), self.contents))
-            # These are as many as were copied, and the maps end with them.
             and all(map(is_, self.names, map(get, values, repeat("name"))))
             and all(map(is_, calls, map(get, values, repeat("tool_calls"))))
             and not any(self.empty)
@@ -132,7 +135,9 @@ class HistoryCache(MessageCache):
         kept = self._histories.get(seen)
         if kept is None:
             return None
-        if not kept.holds(_looked_at(base, value, total, len(kept.names)), values_of):
+        copied = len(kept.items)
+        items, measured = _copied(base, value, total, copied), _measured(base, value, total, copied)
+        if not kept.holds(items, measured, values_of):
             self._histories[seen] = None
             return None
         text, nodes, cut = kept.cost
@@ -155,14 +160,12 @@ class HistoryCache(MessageCache):
     ) -> None:
         """Keep a copied history that came by before, if each message in it is kept."""
         copies = [copy for copy in out if type(copy) is FrozenMessage]
-        items = _looked_at(base, value, total, len(copies))
-        kept = [one for one in map(self.look_up, items[: len(copies)]) if one is not None]
+        items = _copied(base, value, total, len(copies))
+        kept = [one for one in map(self.look_up, items) if one is not None]
         if len(kept) != len(copies) or not all(map(is_, (one.frozen for one in kept), copies)):
             return
-        sized = [dict.get(values_of(item), "content") for item in items[len(copies) :]]
-        if not all(type(content) is str for content in sized):
-            return
-        found = _KeptHistory(items, sized, kept, out)
+        sizes = _content_sizes(values_of, _measured(base, value, total, len(copies)))
+        found = _KeptHistory(items, sizes, kept, out)
         found.cost = (before[0] - walk.text, before[1] - walk.nodes, walk.cut - before[2])
         found.truncated = walk.truncated
         self._histories[seen] = found
@@ -242,31 +245,32 @@ class HistoryCache(MessageCache):
         if not omitted:
             return [first, *newest]
         walk.cut += omitted * EMPTY_MESSAGE_BYTES - 24 - len(str(omitted))
-        some = base.__getitem__(value, slice(1, 1 + min(omitted, _SIZED_WHEN_OMITTED)))
-        walk.cut += _content_bytes(values_of, some)
+        measured = _measured(base, value, total, 1 + len(newest))
+        walk.cut += sum(_content_sizes(values_of, measured))
         return [first, {"omitted_messages": omitted}, *newest]
 
 
-def _looked_at(base: Any, value: Any, total: int, copied: int) -> list[Any]:
-    """Return the messages that a copy of so many was made from, and those it measured."""
-    omitted = total - copied
-    return [
-        base.__getitem__(value, 0),
-        *base.__getitem__(value, slice(1 + omitted, total)),
-        *base.__getitem__(value, slice(1, 1 + min(omitted, _SIZED_WHEN_OMITTED))),
-    ]
+def _copied(base: Any, value: Any, total: int, copied: int) -> list[Any]:
+    """Return the messages that a copy of so many was made from."""
+    newest = base.__getitem__(value, slice(1 + total - copied, total))
+    return [base.__getitem__(value, 0), *newest]
 
 
-def _content_bytes(values_of: Any, messages: Any) -> int:
-    """Return at least how many bytes of plain text the messages hold."""
-    total = 0
+def _measured(base: Any, value: Any, total: int, copied: int) -> Any:
+    """Return the omitted messages that are looked up for their size."""
+    return base.__getitem__(value, slice(1, 1 + min(total - copied, _SIZED_WHEN_OMITTED)))
+
+
+def _content_sizes(values_of: Any, messages: Any) -> list[int]:
+    """Return at least how many bytes of plain text each of the messages holds."""
+    sizes = []
     try:
         for values in map(values_of, messages):
             content = dict.get(values, "content")
-            total += len(content) if type(content) is str else 0
+            sizes.append(len(content) if type(content) is str else 0)
     except TypeError:  # an object of another framework among them
         pass
-    return total
+    return sizes
 
 
 def _copy_one(walk: Walk, item: Any, depth: int) -> FrozenMessage | None:

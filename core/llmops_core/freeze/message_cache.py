@@ -3,6 +3,9 @@
 A history of 200 messages is handed to every node and every model call. Walking it each time costs
 20 times what looking it up costs (``benchmarks/freeze.py``), so a message of plain text is frozen
 once. A hit is checked field by field, as ``message.content = "new"`` must be noticed.
+
+The cache holds the live message, so it takes only one that is small as a whole: what was not copied
+of it (audio, a parsed object, a tool's artifact) would stay alive for as long.
 """
 
 from __future__ import annotations
@@ -19,13 +22,16 @@ __all__ = ["KeptMessage", "MessageCache", "message_plan"]
 
 CACHED_MESSAGES: Final = 2048
 CACHED_BYTES: Final = 4_000_000
+#: What a cached message may hold beside the text that was copied of it, and of how many values.
+_HELD_TEXT: Final = 16_000
+_HELD_VALUES: Final = 256
 
 
 class KeptMessage:
     """A frozen message, and what has to be unchanged for it to be used again."""
 
     __slots__ = ("calls", "content", "flat", "frozen", "message", "name", "rest", "size",
-                 "values_of")  # fmt: skip
+                 "values_of", "weight")  # fmt: skip
 
     def __init__(
         self,
@@ -35,6 +41,7 @@ class KeptMessage:
         values_of: Any,
         frozen: FrozenMessage,
         size: int,
+        weight: int,
     ) -> None:
         self.message = message  # strong: an id is only unique among the living
         self.values_of = values_of
@@ -51,6 +58,7 @@ class KeptMessage:
         self.rest = tuple(reads.items())
         self.frozen = frozen
         self.size = size
+        self.weight = weight
 
     def holds(self, values: Any) -> bool:
         """Whether every field that was read still holds the same object, and is still empty."""
@@ -140,7 +148,9 @@ def message_plan(cls: type, reader: Callable[[Any, Fields], Any]) -> PlanEntry:
         out = copy_value(walk, parts, depth)
         if type(out) is FrozenMessage and not walk.truncated and flat is not None:
             size = before - walk.text
-            walk.messages.keep(KeptMessage(value, fields, flat, values_of, out, size))
+            weight = _weigh([fields.values, fields.slots()], size + _HELD_TEXT)
+            if weight is not None:
+                walk.messages.keep(KeptMessage(value, fields, flat, values_of, out, size, weight))
         walk.truncated = walk.truncated or cut
         walk.path.discard(key)
         return out
@@ -165,6 +175,40 @@ def _fixed_calls(fields: Fields) -> list[Any] | None:
         elif not _is_leaf(value) and not (_is_container(value) and not value):
             return None
     return flat
+
+
+def _weigh(todo: list[Any], most: int) -> int | None:  # noqa: C901 - as copy_pairs
+    """Return the bytes of all text inside containers; None for more, or for more than plain data.
+
+    Every new message passes here; *todo* is used up.
+    """
+    left, room = most, _HELD_VALUES
+    try:
+        for found in todo:  # which grows meanwhile
+            room -= len(found)
+            if room < 0:  # also where a container holds itself
+                return None
+            if type(found) is dict:
+                for key in found:
+                    if type(key) is not str:
+                        return None
+                    left -= len(key)
+            for value in found.values() if type(found) is dict else found:
+                if value is None:
+                    continue
+                kind = type(value)
+                if kind is str or kind is bytes:
+                    left -= len(value)
+                elif kind is dict or kind is list or kind is tuple or kind is set:
+                    if value:
+                        todo.append(value)
+                elif kind is int:
+                    left -= value.bit_length() >> 3
+                elif kind is not bool and kind is not float:
+                    return None
+    except RuntimeError:  # another thread changes it
+        return None
+    return most - left if left >= 0 else None
 
 
 def _is_container(value: object) -> bool:
@@ -202,4 +246,4 @@ class MessageCache:
         if len(self._young) >= CACHED_MESSAGES or self._bytes > CACHED_BYTES:
             self._old, self._young, self._bytes = self._young, {}, 0
         self._young[id(kept.message)] = kept
-        self._bytes += kept.size + 500
+        self._bytes += kept.weight + 500

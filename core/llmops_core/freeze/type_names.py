@@ -114,6 +114,16 @@ class Fields:
         except AttributeError:  # a slot that was never assigned
             return default
 
+    def slots(self) -> list[Any]:
+        """Return what the object keeps outside of its ``__dict__``."""
+        found = []
+        for slot in self._slots.values():
+            try:
+                found.append(slot.__get__(self._object))
+            except AttributeError:  # never assigned
+                continue
+        return found
+
     def constant(self, name: str) -> Any:
         """Return a field that never changes once the object is made; a cache need not check it."""
         return dict.get(self.values, name)
