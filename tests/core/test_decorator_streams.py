@@ -17,6 +17,7 @@ from llmops_core import (
     Span,
     monitor_llm,
 )
+from llmops_core.decorating import items
 from llmops_core.testing.fixtures import CapturedSpans, spans
 
 __all__ = ["spans"]
@@ -201,6 +202,27 @@ def test_an_endless_stream_is_kept_within_bounds(spans: CapturedSpans) -> None:
     (span,) = spans()
     assert span.output_truncated
     assert len(span.output or "") < 1_100_000
+
+
+def test_of_a_huge_text_item_only_what_is_kept_is_joined(
+    spans: CapturedSpans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(items, "MAX_CHARS", 5)
+    joined: list[object] = []
+    recorder: Any = spans.monitor.recorder
+    freeze = recorder.freeze
+    monkeypatch.setattr(recorder, "freeze", lambda value: joined.append(value) or freeze(value))
+
+    @monitor_llm(monitor=spans.monitor)
+    def stream() -> Iterator[str]:
+        yield "abc"
+        yield "d" * 1_000
+        yield "e"
+
+    list(stream())
+    assert "abcdd" in joined
+    (span,) = spans()
+    assert (span.output, span.output_truncated) == ("abcdd", True)
 
 
 # ---- what others take it for ----

@@ -50,11 +50,7 @@ class Items:
                 self._first = False
                 self._recorder.mark(self._call.run_id)
             if type(item) is str:
-                if self._chars <= MAX_CHARS and len(self._kept) < MAX_TEXTS:
-                    self._kept.append(item)
-                    self._chars += len(item)
-                else:
-                    self._omit(len(item))
+                self._add_text(item)
             else:
                 self._texts = False
                 if (
@@ -103,8 +99,19 @@ class Items:
             self._recorder.report("finish", failure)
         self._operation.finish_error(self._call, error, output, self._usage)
 
+    def _add_text(self, item: str) -> None:
+        size, left = len(item), MAX_CHARS - self._chars
+        if left <= 0 or len(self._kept) >= MAX_TEXTS:
+            self._omit(size)
+            return
+        if size > left:  # all of it would be joined at the end, and kept until then
+            self._omit(size - left)
+            item, size = item[:left], left
+        self._kept.append(item)
+        self._chars += size
+
     def _add_other(self, item: object) -> None:
-        if len(self._kept) >= MAX_ITEMS or self._chars > MAX_CHARS:
+        if len(self._kept) >= MAX_ITEMS or self._chars >= MAX_CHARS:
             self._omit(0)
             return
         frozen = self._recorder.freeze(item)
