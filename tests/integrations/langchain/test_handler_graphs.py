@@ -219,6 +219,31 @@ def test_no_code_of_the_class_of_what_a_task_returns_is_called():
     assert calls == []
 
 
+@pytest.mark.parametrize("read", [handoffs.asked_by_outputs, handoffs.asked_by_edge])
+@pytest.mark.parametrize("item", [0.5, "text", {}])
+def test_of_a_long_list_that_asks_for_nothing_a_few_items_are_looked_at(read, item, monkeypatch):
+    looked = []
+    monkeypatch.setattr(handoffs, "_is", lambda value, name: looked.append(value))
+    assert list(read([item] * 1_000_000)) == []
+    assert len(looked) <= 2_000
+
+
+def test_a_fan_out_of_a_thousand_is_a_thousand_requests():
+    many = [Send(f"work{number}", number) for number in range(1_000)]
+    for found in (
+        handoffs.asked_by_edge(many),
+        handoffs.asked_by_outputs(Command(goto=many)),
+        handoffs.asked_by_outputs([Command(goto=one.node) for one in many]),
+        handoffs.asked_by_edge(["end", *many[:500], "other", *many[500:]]),
+    ):
+        assert [asked.target for asked in found] == [one.node for one in many]
+
+
+def test_a_list_of_updates_and_commands_asks_for_what_its_commands_do():
+    found = handoffs.asked_by_outputs([*[{"seen": [1]}] * 20, Command(goto="a"), 1])
+    assert [asked.target for asked in found] == ["a"]
+
+
 def test_a_node_has_its_step_and_where_it_stands():
     _, recorder, config = recording()
     _graph({"a": lambda s: {}}, [(START, "a")]).invoke({"seen": []}, config)
