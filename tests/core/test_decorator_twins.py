@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import sys
 import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -288,3 +289,29 @@ def test_a_generator_keeps_nothing_that_its_twin_lets_go(
         assert watched() is None
     finally:
         gc.enable()
+
+
+# ---- near the limit of recursion ----
+
+
+def deepest(function: Callable[[], object]) -> int:
+    """Return how deep a function can be called before a RecursionError leaves it."""
+
+    def down(levels: int) -> object:
+        return down(levels - 1) if levels else function()
+
+    room = 0
+    with contextlib.suppress(RecursionError):
+        for room in range(sys.getrecursionlimit()):
+            down(room)
+    return room
+
+
+def test_a_call_near_the_limit_of_recursion_is_made_while_there_is_room_for_it(
+    spans: CapturedSpans,
+) -> None:
+    def leaf() -> int:
+        return 1
+
+    decorated = monitor_llm(monitor=spans.monitor)(leaf)
+    assert deepest(decorated) == deepest(leaf) - 1  # the frame around it, and no more

@@ -103,7 +103,10 @@ class Operation:
         except BreakerTripped:
             raise
         except Exception as error:
-            self._report("begin", error)
+            try:  # noqa: SIM105 - its frames would not have room either
+                self._report("begin", error)
+            except Exception:  # noqa: S110 - at the limit of recursion
+                pass
             return None
         return call
 
@@ -178,7 +181,10 @@ class Operation:
         try:
             return self.place()
         except Exception as error:
-            self._report("begin", error)
+            try:  # noqa: SIM105 - its frames would not have room either
+                self._report("begin", error)
+            except Exception:  # noqa: S110 - at the limit of recursion
+                pass
             return None
 
     def start_safely(self, call: ActiveCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -188,7 +194,10 @@ class Operation:
         except BreakerTripped:
             raise
         except Exception as error:
-            self._report("begin", error)
+            try:  # noqa: SIM105 - its frames would not have room either
+                self._report("begin", error)
+            except Exception:  # noqa: S110 - at the limit of recursion
+                pass
 
     # ---- ends ----
 
@@ -257,8 +266,15 @@ class Operation:
         leave(call)
 
     def _report(self, where: str, error: Exception) -> None:
-        recorder = self.fixed or holding.default_recorder()
-        recorder.report(where, error)
+        """Count a failure of ours. Raises only where there is no room for this call itself.
+
+        That is so at a start near the limit of recursion; what started had the room to end.
+        """
+        try:
+            recorder = self.fixed or holding.default_recorder()
+            recorder.report(where, error)
+        except Exception:  # noqa: S110 - it cannot be told: telling it is what failed
+            pass
 
 
 def error_fields(error: BaseException) -> dict[str, Any]:
