@@ -87,3 +87,51 @@ def test_a_validation_error_lists_its_fields_and_not_the_inputs() -> None:
     assert text.startswith("Order: count: Input should be a valid integer")
     assert "items.1: " in text
     assert "secret" not in text
+
+
+def test_a_validator_that_raises_has_its_message_told_and_none_of_its_code_called() -> None:
+    pydantic = pytest.importorskip("pydantic")
+
+    class Counted(ValueError):
+        calls = 0
+
+        def __str__(self) -> str:
+            Counted.calls += 1
+            return "counted"
+
+    def refuse(value: str) -> None:
+        raise {"counted": Counted("x"), "holds": ValueError(Counted("x"))}.get(
+            value, ValueError(value)
+        )
+
+    class Order(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        item: str
+        check = pydantic.field_validator("item")(refuse)
+
+    def within(value: str) -> None:
+        try:
+            raise Counted
+        except Counted:
+            Order(item=value)
+
+    def describe(call: Any) -> str:
+        error = raised(call)
+        before = Counted.calls
+        text = describe_error(error)[1]
+        assert Counted.calls == before
+        return text
+
+    assert describe(lambda: Order(item="sold out")) == "Order: item: Value error, sold out"
+    assert describe(lambda: within("sold out")) == "Order: item: Value error, sold out"
+    assert describe(lambda: Order(item="counted")) == "Order: 1 validation error"
+    assert describe(lambda: Order(item="holds")) == "Order: 1 validation error"
+
+
+def test_of_many_validation_errors_the_count_is_told_and_none_is_rendered() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    numbers = pydantic.TypeAdapter(list[int])
+    few = describe_error(raised(lambda: numbers.validate_python(["x"] * 50)))[1]
+    assert few.startswith("list[int]: 0: Input should be a valid integer")
+    assert few.endswith("; and 40 more")
+    many = describe_error(raised(lambda: numbers.validate_python(["x"] * 51)))[1]
+    assert many == "list[int]: 51 validation errors"

@@ -6,6 +6,7 @@ block or format a whole prompt. What an exception was made with is in its ``args
 
 from __future__ import annotations
 
+import gc
 import types
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from llmops_core.freeze.type_names import Fields, layout_of, mro_of, name_of, ty
 __all__ = ["describe_error"]
 
 _ARGS: Final = vars(BaseException)["args"].__get__
+_CHAIN: Final = [vars(BaseException)[name].__get__ for name in ("__cause__", "__context__")]
 _FLAGS: Final = vars(type)["__flags__"].__get__
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not in C
 _FREEZER: Final = Freezer(text_limit=2000, node_limit=200, depth_limit=8)
@@ -28,7 +30,10 @@ _NOT_SHOWN: Final = (
     "__suppress_context__",
 )
 _UNREADABLE: Final = "<unreadable>"
+#: How many of pydantic's errors are shown; it renders all or none of them, so of more than
+#: _VALIDATION_RENDERED none is.
 _VALIDATION_ERRORS: Final = 10
+_VALIDATION_RENDERED: Final = 50
 
 
 def describe_error(error: BaseException, limit: int = 2000) -> tuple[str, str]:
@@ -47,9 +52,10 @@ def _message(error: BaseException, limit: int) -> str:
     cls = type(error)
     mro = mro_of(cls)
     args = _ARGS(error)
-    if any(name_of(base) == ("pydantic_core._pydantic_core", "ValidationError") for base in mro):
-        return _validation_message(error)
-    owner = next(base for base in mro if "__str__" in vars_of(base))
+    for base in mro:
+        if name_of(base) == ("pydantic_core._pydantic_core", "ValidationError"):
+            return _validation_message(error, vars_of(base))
+    owner = _str_owner(mro)
     if owner is not BaseException and not _FLAGS(owner) & _HEAP_TYPE and _is_plain(error, mro):
         return str(error)
     if len(args) == 1 and any(base is str for base in mro_of(type(args[0]))):
@@ -60,6 +66,10 @@ def _message(error: BaseException, limit: int) -> str:
     freezer = _FREEZER if limit <= 2000 else Freezer(min(limit, 100_000), 2000, 8)
     value: Any = args[0] if len(args) == 1 else args
     return encode_content(freezer.freeze(value)).text
+
+
+def _str_owner(mro: tuple[type, ...]) -> type:
+    return next(base for base in mro if "__str__" in vars_of(base))
 
 
 def _is_plain(error: BaseException, mro: tuple[type, ...]) -> bool:
@@ -91,11 +101,38 @@ def _is_scalar(value: object) -> bool:
     return value is None or kind is int or kind is bool or kind is float
 
 
-def _validation_message(error: Any) -> str:
-    """List what pydantic found, without the inputs: their ``repr`` is the user's code."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+def _validation_message(error: Any, methods: Any) -> str:
+    """List what pydantic found, without the inputs: their ``repr`` is the user's code.
+
+    *methods* are those of pydantic's own class, as a subclass may have redefined them.
+    """
+    title, count = str.__str__(methods["title"].__get__(error)), methods["error_count"](error)
+    if count > _VALIDATION_RENDERED or not _renders_plainly(error, title):
+        return f"{title}: {count} validation error{'s' if count > 1 else ''}"
+    found = methods["errors"](error, include_url=False, include_context=False, include_input=False)
     lines = [
         f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found[:_VALIDATION_ERRORS]
     ]
-    more = [f"and {len(found) - len(lines)} more"] if len(found) > len(lines) else []
-    return f"{error.title}: " + "; ".join([*lines, *more])
+    more = [f"and {count - len(lines)} more"] if count > len(lines) else []
+    return f"{title}: " + "; ".join([*lines, *more])
+
+
+def _renders_plainly(error: Any, title: str) -> bool:
+    """Whether no exception that a validator raised has a ``__str__`` of its own.
+
+    Pydantic renders each error with ``str`` of what the validator raised, and has no way to ask for
+    the others alone. What it holds on to it tells the garbage collector; where the title is not
+    among that, it is a version that tells nothing.
+    """
+    held = gc.get_referents(error)
+    chained = [read(error) for read in _CHAIN]
+    return any(found is title for found in held) and all(
+        _has_plain_text(found) or any(found is other for other in chained) for found in held
+    )
+
+
+def _has_plain_text(found: Any) -> bool:
+    mro = mro_of(type(found))
+    if not any(base is BaseException for base in mro):  # an input, which is not rendered
+        return True
+    return not _FLAGS(_str_owner(mro)) & _HEAP_TYPE and _is_plain(found, mro)
