@@ -31,6 +31,10 @@ __all__ = [
 
 MAX_ATTRIBUTES: Final = 32
 _MAX_READINGS: Final = 1024
+#: Keys of one set, and their characters, that are remembered: beyond, they are a request's own (ids,
+#: say), and come once. Of keys beyond the first ones only what the frameworks tell is read.
+_MAX_KEYS: Final = 64
+_MAX_KEYS_TEXT: Final = 4_000
 _MAX_DEPTH: Final = 20  # of the path of nested functional tasks
 
 #: Tags and metadata that the frameworks set for themselves.
@@ -80,18 +84,20 @@ _readings: Final[dict[str, Reading]] = {}
 
 def reading_of(metadata: Mapping[str, Any]) -> Reading:
     """Return how metadata with these keys is read."""
+    if len(metadata) > _MAX_KEYS:
+        return _make_reading_once(metadata)
     try:
         text = "\0".join(
             metadata
         )  # takes any str, calls none of its methods, and gives a plain one
     except TypeError:
-        return _make_reading(None, [k if type(k) is str else "" for k in metadata])
+        return _make_reading_once(metadata)
     found = _readings.get(text)
     if found is not None and found.size == len(metadata):
         return found
     keys = text.split("\0") if metadata else []
-    if len(keys) != len(metadata):  # a key holds a NUL
-        return _make_reading(None, [k if type(k) is str else "" for k in metadata])
+    if len(keys) != len(metadata) or len(text) > _MAX_KEYS_TEXT:  # a key holds a NUL, or is huge
+        return _make_reading_once(metadata)
     found = _make_reading(text, keys)
     if len(_readings) >= _MAX_READINGS:
         _readings.clear()
@@ -99,9 +105,15 @@ def reading_of(metadata: Mapping[str, Any]) -> Reading:
     return found
 
 
+def _make_reading_once(metadata: Mapping[str, Any]) -> Reading:
+    """Return how metadata is read whose keys are not remembered."""
+    return _make_reading(None, [key if type(key) is str else "" for key in metadata])
+
+
 def _make_reading(text: str | None, keys: Sequence[str]) -> Reading:
     at = {key: place for place, key in enumerate(keys)}
-    names = [(place, _attribute_name(key)) for place, key in enumerate(keys)]
+    names = [(place, _attribute_name(key)) for place, key in enumerate(keys[:_MAX_KEYS])]
+    names += [(at[key], name) for key, name in _ATTRIBUTES.items() if at.get(key, 0) >= _MAX_KEYS]
     return Reading(
         text=text,
         size=len(keys),

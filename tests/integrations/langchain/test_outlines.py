@@ -128,6 +128,26 @@ def test_what_is_remembered_is_bounded(translated, monkeypatch):
     assert len(metadata._readings) <= 10
 
 
+def test_keys_of_one_request_are_not_remembered(translated):
+    """A thousand ids as keys, or one that is huge: nothing of them is worth its memory."""
+    for number in range(5):
+        translated({**{f"doc-{number}-{at}": 1 for at in range(1_000)}, **NODE})
+        translated({**NODE, f"{number}" * 100_000: 1})
+    assert len(metadata._readings) == len(translated.known) == 0
+
+
+@pytest.mark.parametrize("many", [10, 1_000])
+def test_what_the_frameworks_tell_is_found_behind_many_keys(translated, many):
+    own = {f"doc-{at}": at for at in range(many)}
+    about = {**own, **NODE, "session_id": "s", "langgraph_step": 7}
+    found = translated(about)
+    alone = translated({**NODE, "session_id": "s", "langgraph_step": 7})
+    told = {name: value for name, value in found["attributes"].items() if name not in own}
+    assert told == alone["attributes"]
+    assert {**found, "attributes": told} == alone
+    assert len(found["attributes"]) - len(told) == min(many, metadata.MAX_ATTRIBUTES)
+
+
 # ---- nothing of the user's runs ----
 
 
