@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -30,7 +30,7 @@ def carry(function: _Function) -> _Function:
     ``Thread(target=carry(work))``, ``pool.submit(carry(work), x)``, ``pool.map(carry(work), items)``,
     ``loop.run_in_executor(None, carry(work))``. Each call runs in a copy of the caller's context
     variables, all of them, as ``asyncio.to_thread`` does it: several may run at once, and what one
-    sets stays in it. A coroutine function runs as a task of the loop that awaits it.
+    sets stays in it. A coroutine function runs in the task that awaits it, in a context of its own.
 
     Costs about a microsecond a call. Not for generators, whose bodies run where they are read.
     """
@@ -56,11 +56,33 @@ def carry(function: _Function) -> _Function:
 def _carry_coroutine(function: Callable[..., Any], context: Context) -> Callable[..., Any]:
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        work = function(*args, **kwargs)
-        # A task of its own, as a coroutine runs in the context of the task that awaits it.
-        return await asyncio.get_running_loop().create_task(work, context=context.copy())
+        return await _stepped(function(*args, **kwargs), context.copy())
 
     return call
+
+
+@types.coroutine
+def _stepped(work: Coroutine[Any, Any, Any], context: Context) -> Generator[Any, Any, Any]:
+    """Await *work* in a context of its own; what closes or cancels its caller reaches it at once.
+
+    A coroutine runs in the context of the task that awaits it. A task of its own would be left
+    behind by a caller that is closed.
+    """
+    step: Callable[[Any], Any] = work.send
+    given: Any = None
+    while True:
+        try:
+            asked = context.run(step, given)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            given = None  # an exception would be kept for good, in a cycle with its traceback
+        try:
+            given = yield asked
+        except BaseException as thrown:
+            step, given = work.throw, thrown
+        else:
+            step = work.send
 
 
 def traceparent(monitor: Monitor | None = None) -> str | None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -281,6 +282,41 @@ async def test_a_carried_coroutine_is_cancelled_with_its_caller(spans: CapturedS
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.to_thread(spans.tree) == "workflow hangs cancelled\n"
+
+
+@pytest.mark.parametrize("wrap", [lambda function: function, carry])
+async def test_a_carried_coroutine_is_closed_with_its_caller(wrap: Any) -> None:
+    log: list[object] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(0)
+            log.append("finished")
+        finally:
+            log.append("left")
+
+    caller = wrap(work)()
+    caller.send(None)
+    caller.close()
+    log.append("closed")
+    await asyncio.sleep(0)
+    assert log == ["left", "closed"]
+
+
+async def test_what_a_carried_coroutine_sets_stays_in_it_over_all_its_steps() -> None:
+    number = ContextVar("number", default=0)
+
+    async def work() -> int:
+        number.set(number.get() + 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.sleep(3600)
+        return number.get()
+
+    carried = carry(work)
+    assert await asyncio.gather(carried(), carried()) == [1, 1]
+    assert await carried() == 1
+    assert number.get() == 0
 
 
 def test_what_carried_work_sets_stays_in_it() -> None:
