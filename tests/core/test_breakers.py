@@ -308,6 +308,41 @@ def test_coroutines_and_streams_are_stopped(opened: Open, clock: FakeClock) -> N
     assert "stream error llmops_core.BreakerTripped" in tree(monitor)
 
 
+def test_a_stream_that_is_stopped_is_closed_at_once(opened: Open, clock: FakeClock) -> None:
+    monitor = opened(seconds=5)
+    log: list[str] = []
+
+    @monitor_llm(monitor=monitor)
+    def stream() -> Iterator[str]:
+        try:
+            while True:
+                clock.advance(6000)
+                yield "a"
+        finally:
+            log.append("closed")
+
+    @monitor_llm(monitor=monitor)
+    async def astream() -> Any:
+        try:
+            while True:
+                clock.advance(6000)
+                yield "a"
+        finally:
+            await asyncio.sleep(0)
+            log.append("async closed")
+
+    async def read() -> None:
+        await anext(astream())
+
+    kept = []
+    for reads in (lambda: next(stream()), lambda: asyncio.run(read())):
+        with pytest.raises(BreakerTripped) as stopped:
+            reads()
+        kept.append(stopped)  # with its traceback, and so the frames that it left
+        log.append("caught")
+    assert log == ["closed", "caught", "async closed", "caught"]
+
+
 def test_without_breakers_nothing_is_counted_and_nothing_raises() -> None:
     with Monitor(storage="memory:", durability="memory") as monitor:
         assert type(monitor.recorder).__name__ == "Recorder"

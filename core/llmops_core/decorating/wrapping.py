@@ -183,7 +183,15 @@ def _drive(
             finally:
                 given = None  # it would stay until the next step; an exception for good, in a cycle
                 operation.leave(call)
-            items.add(box[0])
+            try:
+                items.add(box[0])
+            except BaseException:  # a breaker stops the run: nobody would close what it left
+                operation.enter(call)
+                try:
+                    generator.close()
+                finally:
+                    operation.leave(call)
+                raise
             try:
                 given = yield box.pop()
             except BaseException as thrown:  # also GeneratorExit: a body may answer it
@@ -233,7 +241,15 @@ async def _drive_async(
             finally:
                 given = None
                 operation.leave(call)
-            items.add(box[0])
+            try:
+                items.add(box[0])
+            except BaseException:
+                operation.enter(call)
+                try:
+                    await generator.aclose()
+                finally:
+                    operation.leave(call)
+                raise
             try:
                 given = yield box.pop()
             except BaseException as thrown:
