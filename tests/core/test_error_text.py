@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -107,6 +108,12 @@ def test_a_validator_that_raises_has_its_message_told_and_none_of_its_code_calle
     class Order(pydantic.BaseModel):  # type: ignore[name-defined,misc]
         item: str
         check = pydantic.field_validator("item")(refuse)
+
+    if not any(
+        type(found) is ValueError
+        for found in gc.get_referents(raised(lambda: Order(item="sold out")))
+    ):
+        pytest.skip("this pydantic does not say what a validator raised")
 
     def within(value: str) -> None:
         try:

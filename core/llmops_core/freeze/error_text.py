@@ -107,7 +107,7 @@ def _validation_message(error: Any, methods: Any) -> str:
     *methods* are those of pydantic's own class, as a subclass may have redefined them.
     """
     title, count = str.__str__(methods["title"].__get__(error)), methods["error_count"](error)
-    if count > _VALIDATION_RENDERED or not _renders_plainly(error, title):
+    if count > _VALIDATION_RENDERED or not _renders_plainly(error):
         return f"{title}: {count} validation error{'s' if count > 1 else ''}"
     found = methods["errors"](error, include_url=False, include_context=False, include_input=False)
     lines = [
@@ -117,17 +117,17 @@ def _validation_message(error: Any, methods: Any) -> str:
     return f"{title}: " + "; ".join([*lines, *more])
 
 
-def _renders_plainly(error: Any, title: str) -> bool:
-    """Whether no exception that a validator raised has a ``__str__`` of its own.
+def _renders_plainly(error: Any) -> bool:
+    """Whether no exception that a validator raised is known to have a ``__str__`` of its own.
 
     Pydantic renders each error with ``str`` of what the validator raised, and has no way to ask for
-    the others alone. What it holds on to it tells the garbage collector; where the title is not
-    among that, it is a version that tells nothing.
+    the others alone. What it holds on to it tells the garbage collector, which calls nothing. Older
+    versions do not; theirs is rendered all the same, as its fields are what a reader looks for.
     """
-    held = gc.get_referents(error)
     chained = [read(error) for read in _CHAIN]
-    return any(found is title for found in held) and all(
-        _has_plain_text(found) or any(found is other for other in chained) for found in held
+    return all(
+        _has_plain_text(found) or any(found is other for other in chained)
+        for found in gc.get_referents(error)
     )
 
 
