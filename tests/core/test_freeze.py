@@ -381,6 +381,17 @@ def test_a_gigantic_number_is_cut_and_costs_no_quadratic_time() -> None:
     assert FREEZER.freeze([1 << 10_000_000]).value == ["<int of 10000001 bits>"]
 
 
+def test_a_gigantic_decimal_is_kept_only_where_the_text_has_room_for_it() -> None:
+    huge = decimal.Decimal("9" * 100_000)
+    found = Freezer().freeze({"price": huge, "plain": decimal.Decimal("1.10")})
+    assert found.value["price"] == f"<Decimal of {huge.__sizeof__()} bytes>"
+    assert found.value["plain"] == decimal.Decimal("1.10")
+    assert found.truncated
+    roomy = Freezer(text_limit=1_000_000).freeze([huge])
+    assert roomy.value == [huge]
+    assert roomy.weight > 100_000
+
+
 def test_a_limit_that_cannot_be_used_is_refused() -> None:
     for bad in ({"text_limit": 2_000_000}, {"text_limit": -1}, {"node_limit": 0},
                 {"depth_limit": 1000}, {"text_limit": 1.5}):  # fmt: skip

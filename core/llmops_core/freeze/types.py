@@ -35,6 +35,7 @@ from llmops_core.freeze.walk import PLANS, Plan, PlanEntry, Walk
 __all__ = ["know", "make_plan"]
 
 MAX_CLASSES: Final = 4096
+_SMALL_DECIMAL: Final = 256  # some 350 digits, and the object itself
 
 _KNOWN: Final[dict[tuple[str, str], Callable[[Any, Fields], Any]]] = {}
 
@@ -103,6 +104,17 @@ def _text(walk: Walk, value: Any, depth: int) -> Any:
 
 def _integer(walk: Walk, value: Any, depth: int) -> Any:
     return fw.keep_int(walk, value)
+
+
+def _decimal(walk: Walk, value: Any, depth: int) -> Any:
+    size = decimal.Decimal.__sizeof__(value)
+    if size <= _SMALL_DECIMAL:
+        return value
+    digits = size * 5 // 2  # at most: eight bytes hold 19
+    if digits <= walk.text:
+        walk.text -= digits
+        return value
+    return fw.stop(walk, f"<Decimal of {size} bytes>")
 
 
 def _complex(walk: Walk, value: Any, depth: int) -> Any:
@@ -393,7 +405,7 @@ _EXACT_PLANS: Final[list[tuple[type, Plan]]] = [
     (complex, _complex),
     (range, _range),
     (memoryview, _binary),
-    (decimal.Decimal, _keep),
+    (decimal.Decimal, _decimal),
     (uuid.UUID, _keep),
     (Message, copy_message),
     (PosixPath, _path),
