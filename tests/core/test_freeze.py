@@ -381,6 +381,15 @@ def test_a_gigantic_number_is_cut_and_costs_no_quadratic_time() -> None:
     assert FREEZER.freeze([1 << 10_000_000]).value == ["<int of 10000001 bits>"]
 
 
+def test_long_texts_of_a_set_are_sorted_by_their_ends_alone() -> None:
+    common = "x" * 20_000
+    texts = {f"{common}{n}{common}" for n in range(100)} | {f"{common}{n}" for n in range(100)}
+    short = {f"{n}" for n in range(100)}
+    found = Freezer(text_limit=1_000_000).freeze(texts | short).value
+    assert found[:100] == sorted(short)
+    assert found[100:120] == [f"{common}{n}" for n in [*range(20)]]
+
+
 def test_a_gigantic_decimal_is_kept_only_where_the_text_has_room_for_it() -> None:
     huge = decimal.Decimal("9" * 100_000)
     found = Freezer().freeze({"price": huge, "plain": decimal.Decimal("1.10")})
