@@ -4,7 +4,9 @@ Nothing is attached in a callback. Each framework knows in its own context what 
 decorated calls keep theirs in a context variable. Of several the nearest is wanted, and it is found
 by what each saw when it started:
 
-- A decorated call is nearer than a framework's run if that run was around it when it started.
+- A decorated call is nearer than a framework's run if that run was around it when it started, or
+  around its generator when the step that is at work began. It goes on when that run has ended: where
+  no run of a framework is open, it is the nearest.
 - Frameworks that call their handlers at once (LangChain) note with each run what those that call
   theirs later (CrewAI, from a pool) had open then. The run is nearer than a run of the late one if
   that was the one it saw. The late one's own notes would come too late to be asked.
@@ -25,6 +27,7 @@ __all__ = [
     "active_call",
     "close",
     "enclosing_run",
+    "enter_again",
     "error_readers",
     "follow_framework",
     "is_nested",
@@ -62,6 +65,8 @@ class ActiveCall(msgspec.Struct, eq=False):
     trace: int | str | None = None
     told_late: bool = False
     late_parent: bool = False
+    #: The one around its generator's reader in this step: it belongs to where it was made.
+    read_in: int | None = None
     #: It was left in another context than it was entered in, where it seems to be open still.
     left: bool = False
     #: What it started may go on, and is still its child.
@@ -132,9 +137,9 @@ def nearest_here(recorder: object, outer: OpenRun | None) -> OpenRun | ActiveCal
     call = ACTIVE.get()
     while call is not None and (call.left or not _same(call.recorder, recorder)):
         call = call.above
-    if call is not None and call.outer == (None if outer is None else outer.run_id):
-        return call
-    return outer
+    if outer is None or call is None:
+        return outer if call is None else call
+    return call if outer.run_id in (call.outer, call.read_in) else outer
 
 
 def nearest_run(recorder: object) -> OpenRun | ActiveCall | None:
@@ -169,6 +174,13 @@ def close(call: ActiveCall) -> None:
     if not call.left:
         while above is not None and above.ended and _same(above.recorder, call.recorder):
             above = call.above = above.above
+
+
+def enter_again(call: ActiveCall) -> None:
+    """Make a call the active one: a step of its generator begins, wherever it is read."""
+    outer = outer_run(call.recorder)
+    call.read_in = None if outer is None else outer.run_id
+    call.token = ACTIVE.set(call)
 
 
 def leave(call: ActiveCall) -> None:

@@ -259,7 +259,10 @@ class Operation:
 
     def enter(self, call: ActiveCall) -> None:
         """Make a call the active one again: its generator runs on."""
-        call.token = ACTIVE.set(call)
+        try:
+            nesting.enter_again(call)
+        except Exception as error:
+            self._report("enter", error)
 
     def leave(self, call: ActiveCall) -> None:
         """Make what was active before the active one again."""
