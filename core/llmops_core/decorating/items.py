@@ -50,7 +50,12 @@ class Items:
                 self._first = False
                 self._recorder.mark(self._call.run_id)
             if type(item) is str:
-                self._add_text(item)
+                size = len(item)
+                if self._chars + size <= MAX_CHARS and len(self._kept) < MAX_TEXTS:
+                    self._kept.append(item)
+                    self._chars += size
+                else:
+                    self._add_start(item)
             else:
                 self._texts = False
                 if (
@@ -99,16 +104,13 @@ class Items:
             self._recorder.report("finish", failure)
         self._operation.finish_error(self._call, error, output, self._usage)
 
-    def _add_text(self, item: str) -> None:
-        size, left = len(item), MAX_CHARS - self._chars
-        if left <= 0 or len(self._kept) >= MAX_TEXTS:
-            self._omit(size)
-            return
-        if size > left:  # all of it would be joined at the end, and kept until then
-            self._omit(size - left)
-            item, size = item[:left], left
-        self._kept.append(item)
-        self._chars += size
+    def _add_start(self, item: str) -> None:
+        """Keep what there is room for: the whole would be joined at the end, and kept until then."""
+        left = max(MAX_CHARS - self._chars, 0) if len(self._kept) < MAX_TEXTS else 0
+        self._omit(len(item) - left)
+        if left > 0:
+            self._kept.append(item[:left])
+            self._chars += left
 
     def _add_other(self, item: object) -> None:
         if len(self._kept) >= MAX_ITEMS or self._chars >= MAX_CHARS:

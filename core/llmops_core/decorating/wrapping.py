@@ -174,17 +174,17 @@ def _drive(
     items = Items(operation, call)
     step: Callable[[Any], Any] = generator.send
     given: Any = None
-    box: list[Any] = []  # emptied by the yield itself: a variable would keep each item alive
+    item: Any = None  # emptied by the yield itself: it would keep what the reader may have let go
     try:
         while True:
             operation.enter(call)
             try:
-                box.append(step(given))
+                item = step(given)
             finally:
                 given = None  # it would stay until the next step; an exception for good, in a cycle
                 operation.leave(call)
             try:
-                items.add(box[0])
+                items.add(item)
             except BaseException:  # a breaker stops the run: nobody would close what it left
                 operation.enter(call)
                 try:
@@ -193,7 +193,7 @@ def _drive(
                     operation.leave(call)
                 raise
             try:
-                given = yield box.pop()
+                given = yield (item, item := None)[0]
             except BaseException as thrown:  # also GeneratorExit: a body may answer it
                 items.is_left_by(thrown)
                 step, given = generator.throw, thrown
@@ -232,17 +232,17 @@ async def _drive_async(
     items = Items(operation, call)
     step: Callable[[Any], Any] = functools.partial(_first_step, generator)
     given: Any = None
-    box: list[Any] = []
+    item: Any = None
     try:
         while True:
             operation.enter(call)
             try:
-                box.append(await step(given))
+                item = await step(given)
             finally:
                 given = None
                 operation.leave(call)
             try:
-                items.add(box[0])
+                items.add(item)
             except BaseException:
                 operation.enter(call)
                 try:
@@ -251,7 +251,7 @@ async def _drive_async(
                     operation.leave(call)
                 raise
             try:
-                given = yield box.pop()
+                given = yield (item, item := None)[0]
             except BaseException as thrown:
                 items.is_left_by(thrown)
                 step, given = generator.athrow, thrown
