@@ -5,8 +5,8 @@ decorated calls keep theirs in a context variable. Of several the nearest is wan
 by what each saw when it started:
 
 - A decorated call is nearer than a framework's run if that run was around it when it started, or
-  around its generator when the step that is at work began. It goes on when that run has ended: where
-  no run of a framework is open, it is the nearest.
+  around the reader of its generator when the step that is at work began. It goes on when
+  that run has ended: where no run of a framework is open, it is the nearest.
 - Frameworks that call their handlers at once (LangChain) note with each run what those that call
   theirs later (CrewAI, from a pool) had open then. The run is nearer than a run of the late one if
   that was the one it saw. The late one's own notes would come too late to be asked.
@@ -15,7 +15,7 @@ by what each saw when it started:
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +27,6 @@ __all__ = [
     "active_call",
     "close",
     "enclosing_run",
-    "enter_again",
     "error_readers",
     "follow_framework",
     "is_nested",
@@ -65,8 +64,8 @@ class ActiveCall(msgspec.Struct, eq=False):
     trace: int | str | None = None
     told_late: bool = False
     late_parent: bool = False
-    #: The one around its generator's reader in this step: it belongs to where it was made.
-    read_in: int | None = None
+    #: The context of its generator's reader, during a step: it belongs to where it was made.
+    reader: Context | None = None
     #: It was left in another context than it was entered in, where it seems to be open still.
     left: bool = False
     #: What it started may go on, and is still its child.
@@ -139,7 +138,17 @@ def nearest_here(recorder: object, outer: OpenRun | None) -> OpenRun | ActiveCal
         call = call.above
     if outer is None or call is None:
         return outer if call is None else call
-    return call if outer.run_id in (call.outer, call.read_in) else outer
+    return call if outer.run_id == call.outer or _is_readers(outer, call, recorder) else outer
+
+
+def _is_readers(outer: OpenRun, call: ActiveCall, recorder: object) -> bool:
+    """Whether a framework's run is around the reader of a call's generator."""
+    reader = call.reader
+    if reader is None:
+        return False
+    # A copy, as another thread that was started in the body may ask at this moment too.
+    around = reader.copy().run(outer_run, recorder)
+    return around is not None and around.run_id == outer.run_id
 
 
 def nearest_run(recorder: object) -> OpenRun | ActiveCall | None:
@@ -176,16 +185,9 @@ def close(call: ActiveCall) -> None:
             above = call.above = above.above
 
 
-def enter_again(call: ActiveCall) -> None:
-    """Make a call the active one: a step of its generator begins, wherever it is read."""
-    outer = outer_run(call.recorder)
-    call.read_in = None if outer is None else outer.run_id
-    call.token = ACTIVE.set(call)
-
-
 def leave(call: ActiveCall) -> None:
     """Make what was active before a call the active one again."""
-    token, call.token = call.token, None
+    token, call.token, call.reader = call.token, None, None
     if token is not None:
         try:
             ACTIVE.reset(token)

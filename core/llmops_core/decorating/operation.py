@@ -6,6 +6,7 @@ They never raise and never wait.
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import Any, Final
 
 from llmops_core import context, holding, nesting
@@ -258,11 +259,12 @@ class Operation:
         call.recorder.end(call.run_id, call.parent, {**self._end, **fields})
 
     def enter(self, call: ActiveCall) -> None:
-        """Make a call the active one again: its generator runs on."""
-        try:
-            nesting.enter_again(call)
-        except Exception as error:
-            self._report("enter", error)
+        """Make a call the active one again: its generator runs on, wherever it is read.
+
+        What is around the reader is only looked up if it is asked for: most items run nothing.
+        """
+        call.reader = copy_context()
+        call.token = ACTIVE.set(call)
 
     def leave(self, call: ActiveCall) -> None:
         """Make what was active before the active one again."""

@@ -20,6 +20,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
 from llmops_core import carry, monitor_llm, monitoring_session, monitoring_trace
+from llmops_core.nesting import ACTIVE
 from llmops_core.testing.fixtures import CapturedSpans, spans
 from llmops_integrations.langchain import LLMOpsCallbackHandler
 
@@ -293,3 +294,17 @@ def test_a_graph_that_decorated_calls_read_step_by_step_stays_one(spans: Capture
         "workflow step ok\n  workflow LangGraph ok\n    task node [node] ok\n"
         "workflow step ok\nworkflow step ok\n"
     )
+
+
+def test_a_generator_holds_its_readers_context_for_a_step_alone(spans: CapturedSpans) -> None:
+    inside: list[Any] = []
+
+    @monitor_llm(monitor=spans.monitor)
+    def texts() -> Iterator[str]:
+        inside.append(ACTIVE.get())
+        yield "a"
+
+    items = texts()
+    assert next(items) == "a"
+    assert (inside[0].reader, inside[0].token) == (None, None)
+    items.close()
