@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import inspect
 import sys
@@ -315,3 +316,32 @@ def test_a_call_near_the_limit_of_recursion_is_made_while_there_is_room_for_it(
 
     decorated = monitor_llm(monitor=spans.monitor)(leaf)
     assert deepest(decorated) == deepest(leaf) - 1  # the frame around it, and no more
+
+
+# ---- what else it can do ----
+
+
+def test_the_methods_of_what_is_decorated_are_there(wrap: Wrap) -> None:
+    class Desk:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def __call__(self, question: str) -> str:
+            self.asked.append(question)
+            return question.upper()
+
+        def count(self) -> int:
+            return len(self.asked)
+
+    desk = wrap(Desk())
+    assert (desk("why"), desk.count()) == ("WHY", 1)
+
+    @wrap
+    @functools.lru_cache
+    def answer(question: str) -> str:
+        return question.upper()
+
+    assert [answer("why"), answer("why")] == ["WHY", "WHY"]
+    assert answer.cache_info().hits == 1
+    answer.cache_clear()
+    assert answer.cache_info().currsize == 0

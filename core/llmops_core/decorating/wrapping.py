@@ -20,6 +20,8 @@ from llmops_core.nesting import ActiveCall
 
 __all__ = ["GeneratorFunction", "wrap"]
 
+_METHODS = (types.FunctionType, types.MethodDescriptorType)
+
 
 class GeneratorFunction:
     """A decorated generator function, which frameworks recognise as one.
@@ -76,7 +78,20 @@ def wrap(operation: Operation, function: Callable[..., Any]) -> Callable[..., An
         return GeneratorFunction(_generator(operation, function), function)
     if _is(inspect.iscoroutinefunction, function):
         return _coroutine(operation, function)
-    return _plain(operation, function)
+    return _with_methods(_plain(operation, function), function)
+
+
+def _with_methods(call: Callable[..., Any], function: Any) -> Callable[..., Any]:
+    """Give a wrapper the methods of what it wraps: of ``lru_cache``, or of an object that is called.
+
+    Only methods: to read another attribute may run code of the object.
+    """
+    kind = type(function)
+    for name in {name for base in kind.__mro__ for name in vars(base)}:
+        found = inspect.getattr_static(kind, name)
+        if not name.startswith("_") and isinstance(found, _METHODS) and not hasattr(call, name):
+            setattr(call, name, types.MethodType(found, function))
+    return call
 
 
 def _is(what: Callable[[object], bool], function: Callable[..., Any]) -> bool:
