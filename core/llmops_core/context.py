@@ -9,11 +9,12 @@ hands the context on.
 from __future__ import annotations
 
 import os
+import sys
 from contextvars import ContextVar, Token
 from hashlib import blake2b
 from random import Random
 from time import time_ns
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -152,6 +153,11 @@ def _join(fields: dict[str, Any], *, ambient: bool) -> None:
         fields["attributes"] = {**(fields.get("attributes") or {}), **told}
 
 
+#: The ids of the frame of a block and of its code; and what a block has entered.
+_Block = tuple[int, int]
+_Entry = tuple[_Held, Token[_Held | None], _Block]
+
+
 class _Scope:
     """A context manager, sync and async, around one context variable."""
 
@@ -160,11 +166,14 @@ class _Scope:
     def __init__(self, shown: str, value: Any) -> None:
         self._shown = shown
         self._value = value
-        self._entered: list[tuple[_Held, Token[_Held | None]]] = []
+        self._entered: list[_Entry] = []
 
     def __enter__(self) -> str:
+        return self._enter(_block_in(sys._getframe().f_back))
+
+    def _enter(self, block: _Block) -> str:
         held = _Held(self._value, _counted(self._variable.get()))
-        self._entered.append((held, self._variable.set(held)))
+        self._entered.append((held, self._variable.set(held), block))
         return self._shown
 
     def __exit__(
@@ -173,12 +182,18 @@ class _Scope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self._entered:
+        self._exit(_block_in(sys._getframe().f_back))
+
+    def _exit(self, block: _Block) -> None:
+        entry = self._entry_of(block)
+        if entry is None:
             return
-        # One object may be entered by several tasks at once: each leaves what it entered itself.
+        self._entered.remove(entry)
+        held, token, _ = entry
         here = self._variable.get()
-        mine = [at for at, (held, _) in enumerate(self._entered) if held is here]
-        held, token = self._entered.pop(mine[-1] if mine else -1)
+        if any(other is here for other, _, _ in self._entered.copy()):
+            held.left = True  # another block of this object's is open here: it stays in force
+            return
         try:
             self._variable.reset(token)
         except ValueError:  # an async generator that is closed in another context
@@ -188,8 +203,24 @@ class _Scope:
             # and in a function that starts itself anew, as by a timer, they would never end.
             held.above = None
 
+    def _entry_of(self, block: _Block) -> _Entry | None:
+        """Return what a block entered; None if that may be any of several.
+
+        One object may be entered by several tasks at once, and a generator be closed by a task that
+        is in a block of its own: each leaves what it entered itself. An ``ExitStack`` leaves from
+        another function than it enters from, so there what is set here decides.
+        """
+        entered = self._entered.copy()  # other threads enter and leave it too
+        mine = [entry for entry in entered if entry[2] == block]
+        if not mine:
+            here = self._variable.get()
+            mine = [entry for entry in entered if entry[0] is here]
+        if not mine and len(entered) == 1:
+            mine = entered
+        return mine[-1] if mine else None
+
     async def __aenter__(self) -> str:
-        return self.__enter__()
+        return self._enter(_block_in(sys._getframe().f_back))
 
     async def __aexit__(
         self,
@@ -197,7 +228,12 @@ class _Scope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.__exit__(kind, error, trace)
+        self._exit(_block_in(sys._getframe().f_back))
+
+
+def _block_in(frame: FrameType | None) -> _Block:
+    """Return what tells a ``with`` block that runs from all others; it keeps nothing alive."""
+    return (id(frame), id(frame.f_code)) if frame is not None else (0, 0)
 
 
 class monitoring_session(_Scope):  # noqa: N801 - used as a function: ``with monitoring_session(...)``
@@ -232,11 +268,11 @@ class monitoring_trace(_Scope):  # noqa: N801 - used as a function: ``with monit
         self._remote = parse_traceparent(traceparent)
         super().__init__("", None)
 
-    def __enter__(self) -> str:
+    def _enter(self, block: _Block) -> str:
         remote = self._remote
         trace_id = trace_id_of(self._name) if remote is None else remote.trace_id
         self._shown, self._value = trace_id, Joined(trace_id, self._name, remote)
-        return super().__enter__()
+        return super()._enter(block)
 
 
 def trace_id_of(name: str | None, session_id: str | None = None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -370,6 +372,62 @@ async def test_a_scope_that_is_closed_in_another_context_leaves_nothing_behind(
         assert trace_here() is None
     assert session_here() is None
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("begun_here", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_scope_that_several_share_ends_for_the_one_that_leaves_it(
+    is_async: bool, apart: bool, begun_here: bool
+) -> None:
+    shared = monitoring_session("shared")
+
+    async def reader() -> AsyncIterator[tuple[str, str | None] | None]:
+        if is_async:
+            async with shared:
+                yield session_here()
+        else:
+            with shared:
+                yield session_here()
+
+    async def close(items: Any) -> None:
+        await items.aclose()
+
+    async def first(items: Any) -> Any:
+        return await anext(items)
+
+    items = reader()
+    begun = first(items) if begun_here else asyncio.create_task(first(items))
+    assert await begun == ("shared", None)
+    with shared:
+        if apart:  # in a context in which nothing is set
+            await asyncio.create_task(close(items), context=contextvars.Context())
+        else:
+            await close(items)
+        assert session_here() == ("shared", None)
+    assert session_here() is None
+    assert shared._entered == []
+
+
+async def test_a_shared_scope_on_exit_stacks_ends_for_the_one_that_leaves_it() -> None:
+    shared = monitoring_session("shared")
+
+    async def work(inside: asyncio.Event, go: asyncio.Event) -> Any:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(shared)
+            inside.set()
+            await go.wait()
+            found = session_here()
+        return found, session_here()
+
+    events = [(asyncio.Event(), asyncio.Event()) for _ in range(3)]
+    tasks = [asyncio.create_task(work(*pair)) for pair in events]
+    for inside, _ in events:
+        await asyncio.wait_for(inside.wait(), 30)
+    for (_, go), task in zip(events, tasks, strict=True):
+        go.set()
+        assert await task == (("shared", None), None)
+    assert shared._entered == []
 
 
 async def test_a_call_that_is_closed_in_another_context_is_nobodys_parent(
