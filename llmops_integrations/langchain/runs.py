@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import OrderedDict
 from typing import Any, Final
 
 import msgspec
@@ -66,7 +67,8 @@ class OpenRuns:
     """Runs by id. Safe from any thread: each step is one atomic operation of a dict."""
 
     def __init__(self, limit: int = MAX_RUNS) -> None:
-        self._runs: dict[int, Run] = {}
+        # Ordered by C: the first key of a plain dict is searched for among all that were deleted.
+        self._runs: OrderedDict[int, Run] = OrderedDict()
         self._limit = limit
         self.get = self._runs.get
         #: Nodes that were named as agents, and by which graphs.
@@ -90,8 +92,8 @@ class OpenRuns:
             return False
         while len(runs) > self._limit:
             try:
-                runs.pop(next(iter(runs)), None)
-            except (RuntimeError, StopIteration):  # another thread was here first
+                runs.popitem(last=False)
+            except KeyError:  # another thread was here first
                 break
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -417,3 +418,15 @@ def test_a_bad_limit_in_a_variable_names_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LLMOPS_BREAKERS_CALLS", "-1")
     with pytest.raises(ConfigError, match="from LLMOPS_BREAKERS_CALLS"):
         resolve_breakers()
+
+
+def test_the_oldest_open_run_is_forgotten_first_and_without_a_search(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first key of a plain dict is searched for among all that were forgotten."""
+    monkeypatch.setattr(guards, "MAX_OPEN", 2)
+    guard = guards.Guard(Breakers(calls=1), clock.monotonic_ns)
+    for run_id in range(1, 6):
+        guard.started(run_id, None, {"kind": "chain"}, promotable=False)
+    assert isinstance(guard._open, OrderedDict)
+    assert list(guard._open) == [4, 5]

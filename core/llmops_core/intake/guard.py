@@ -62,7 +62,8 @@ class Guard:
         self.breakers = breakers
         self.clock_ns = clock_ns
         self.after_fork()
-        self._open: dict[int, Node] = {}
+        # Ordered by C: the first key of a plain dict is searched for among all that were deleted.
+        self._open: OrderedDict[int, Node] = OrderedDict()
         self._counts: OrderedDict[tuple[str, str], Count] = OrderedDict()
         self._stopped: dict[str, int] = {}
         self._refused = 0
@@ -116,7 +117,7 @@ class Guard:
             node = Node(tally, parent, kind, fields.get("name"), promotable)
             self._open[run_id] = node
             if len(self._open) > MAX_OPEN:
-                self._open.pop(next(iter(self._open)), None)
+                self._open.popitem(last=False)
             return tally if kind in _REFUSED and self._is_over(node, fields) else None
 
     def ended(self, run_id: int, fields: dict[str, Any]) -> None:

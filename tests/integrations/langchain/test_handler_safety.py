@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections import OrderedDict
 from uuid import uuid4
 
 import pytest
@@ -207,6 +208,16 @@ def test_the_oldest_run_is_forgotten_first():
         runs.open(number, Run("llm", "m", None, None))
     assert runs.get(0) is None
     assert runs.get(2) is not None
+
+
+def test_the_oldest_run_is_found_without_a_search_among_those_forgotten():
+    """The first key of a plain dict is: at the limit each start would take longer than the last."""
+    runs = OpenRuns(limit=2)
+    assert isinstance(runs._runs, OrderedDict)
+    for number in range(5):
+        runs.open(number, Run("llm", "m", None, None))
+        runs.open(number, Run("llm", "m", None, None))  # another handler's: it stays where it is
+    assert list(runs._runs) == [3, 4]
 
 
 def test_importing_it_imports_no_graph_and_no_database():
