@@ -84,7 +84,11 @@ class CrewListener:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        token, block = self._tokens.pop()
+        # Several tasks may be in blocks of it at once: each leaves the one that it entered itself.
+        here = BLOCK.get()
+        mine = [entry for entry in self._tokens if entry[1] is here] or self._tokens
+        token, block = entry = mine[-1]
+        self._tokens.remove(entry)
         with contextlib.suppress(ValueError):  # left in another context than it was entered in
             BLOCK.reset(token)
         if kind is not None and not issubclass(kind, Exception):

@@ -18,7 +18,7 @@ from crewai_kit import ScriptedLLM, act, agent, crew, final, task
 
 from llmops_core import ConfigError, Monitor
 from llmops_integrations.crewai import CrewListener, monitor_crew
-from llmops_integrations.crewai.listener import bus
+from llmops_integrations.crewai.listener import BLOCK, bus
 
 
 def one(name: str = "crew", **more):
@@ -60,6 +60,29 @@ def test_every_way_to_run_a_crew_is_recorded(way, spans):
         else:
             asyncio.run(getattr(mine, way)())
     assert spans.tree() == TREE.format(name="mine")
+
+
+async def test_tasks_in_blocks_of_one_listener_each_leave_their_own(spans):
+    listener = monitor_crew(one("mine"), spans.monitor)
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    async def first():
+        with listener:
+            inside.set()
+            await go.wait()
+        return BLOCK.get()
+
+    async def second():
+        await inside.wait()
+        with listener:
+            go.set()
+            assert await leaving is None
+            assert BLOCK.get() is not None
+        return BLOCK.get()
+
+    leaving = asyncio.create_task(first())
+    assert await asyncio.create_task(second()) is None
+    assert not listener.attached
 
 
 def test_attach_and_detach_do_the_same_without_a_block(spans):
@@ -292,7 +315,7 @@ def test_a_child_attaches_though_another_thread_of_its_parent_was_at_it():
 import faulthandler, os, threading
 from llmops_core import Monitor
 from llmops_integrations.crewai import CrewListener
-from llmops_integrations.crewai.listener import bus
+from llmops_integrations.crewai.listener import BLOCK, bus
 held = threading.Event()
 def hold():
     with bus._lock:
