@@ -33,6 +33,8 @@ CUT_OFF_AFTER: Final = 5
 DEADLINE_SECONDS: Final = 10.0
 #: After so long without an answer the others go on without it.
 LATE_SECONDS: Final = 0.5
+#: A thread that nobody's call has and that does not answer for so long is replaced.
+BLOCKED_SECONDS: Final = 10.0
 
 
 def is_ours(part: object) -> bool:
@@ -43,7 +45,7 @@ def is_ours(part: object) -> bool:
 
 def blocked_error() -> TimeoutError:
     """Return what is told of a thread that something blocked which nobody had called."""
-    return TimeoutError(f"blocked for {DEADLINE_SECONDS:g} s by what a plugin left behind")
+    return TimeoutError(f"blocked for {BLOCKED_SECONDS:g} s by what a plugin left behind")
 
 
 class NoTurnError(Exception):
@@ -144,7 +146,7 @@ class SharedLane:
         """
         with self._lock:
             silent = self._lane.silent_seconds()
-            if self._holder is not None or self._stopped or silent < DEADLINE_SECONDS:
+            if self._holder is not None or self._stopped or silent < BLOCKED_SECONDS:
                 return False
             self._begin_anew()
             return True
