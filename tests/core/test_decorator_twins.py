@@ -321,6 +321,42 @@ def test_a_call_near_the_limit_of_recursion_is_made_while_there_is_room_for_it(
 # ---- what else it can do ----
 
 
+def test_nothing_that_a_decorated_object_holds_is_asked_what_it_is(wrap: Wrap) -> None:
+    class Asked:
+        @property
+        def __class__(self) -> Any:
+            raise SystemExit("asked")
+
+    class Answers:
+        helper = Asked()
+
+        def __call__(self) -> int:
+            return 7
+
+    assert wrap(Answers())() == 7
+
+
+def test_what_is_thrown_into_a_generator_is_not_asked_what_it_is(wrap: Wrap) -> None:
+    asked: list[str] = []
+
+    class Thrown(Exception):
+        @property
+        def __class__(self) -> Any:
+            asked.append("asked")
+            return Thrown
+
+    @wrap
+    def stream() -> Iterator[int]:
+        yield 1
+
+    generator: Any = stream()
+    assert next(generator) == 1
+    thrown = Thrown()
+    with contextlib.suppress(Thrown):
+        generator.throw(thrown)
+    assert asked == []
+
+
 def test_the_methods_of_what_is_decorated_are_there(wrap: Wrap) -> None:
     class Desk:
         def __init__(self) -> None:

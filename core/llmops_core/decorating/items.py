@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from llmops_core.decorating.operation import Operation, is_cancelled
+from llmops_core.decorating.operation import Operation, is_a, is_cancelled
 from llmops_core.decorating.usage import usage_fields
 from llmops_core.freeze.freezer import Frozen
 from llmops_core.intake.drafts import span_id_of
@@ -91,7 +91,7 @@ class Items:
         between two items, its reader is gone, and the event loop cancels the closing of it.
         """
         self._left = is_cancelled(thrown)
-        self._closed = isinstance(thrown, GeneratorExit)
+        self._closed = is_a(thrown, GeneratorExit)
 
     def fail(self, error: BaseException) -> None:
         """Record that the generator raised, was closed or was cancelled."""

@@ -22,7 +22,7 @@ from llmops_core.intake.recorder import Recorder
 from llmops_core.measuring.published import keep_live
 from llmops_core.nesting import ACTIVE, ActiveCall, close, leave
 
-__all__ = ["FRAMEWORK", "TARGET", "Operation", "is_cancelled"]
+__all__ = ["FRAMEWORK", "TARGET", "Operation", "is_a", "is_cancelled"]
 
 FRAMEWORK: Final = "python"
 #: The attribute, or the parameter, that names the agent a transfer goes to.
@@ -239,7 +239,7 @@ class Operation:
             leave(call)
             try:
                 fields = error_fields(error)
-                if output is None and _is_a(error, Interrupted):
+                if output is None and is_a(error, Interrupted):
                     args = _ARGS(error)
                     output = call.recorder.freeze(args[0] if len(args) == 1 else args)
             except Exception as failure:  # the end is told all the same
@@ -290,9 +290,9 @@ def error_fields(error: BaseException) -> dict[str, Any]:
             return fields
     if is_cancelled(error):
         return {"outcome": "cancelled"}
-    if _is_a(error, GeneratorExit):
+    if is_a(error, GeneratorExit):
         return {"outcome": "abandoned"}
-    if _is_a(error, Interrupted):
+    if is_a(error, Interrupted):
         return {"outcome": "interrupted"}
     name, message = describe_error(error)
     return {"outcome": "error", "error_type": name, "error_message": message}
@@ -307,6 +307,6 @@ def is_cancelled(error: BaseException) -> bool:
     return False
 
 
-def _is_a(error: BaseException, kind: type[BaseException]) -> bool:
+def is_a(error: BaseException, kind: type[BaseException]) -> bool:
     """Whether an exception is of a class: isinstance may run a property of the exception's."""
     return any(base is kind for base in mro_of(type(error)))

@@ -89,7 +89,9 @@ def _with_methods(call: Callable[..., Any], function: Any) -> Callable[..., Any]
     kind = type(function)
     for name in {name for base in kind.__mro__ for name in vars(base)}:
         found = inspect.getattr_static(kind, name)
-        if not name.startswith("_") and isinstance(found, _METHODS) and not hasattr(call, name):
+        # By identity: isinstance would ask the object itself.
+        is_method = any(type(found) is kept for kept in _METHODS)
+        if is_method and not name.startswith("_") and not hasattr(call, name):
             setattr(call, name, types.MethodType(found, function))
     return call
 
